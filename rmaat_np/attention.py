@@ -1,0 +1,226 @@
+"""Astromorphic attention in linear time, softmax attention, and the quadratic-time reference of each.
+
+All functions take the joined projection qkv = x Wqkv + b (columns q, k, v; inside each head-major) and return the
+heads joined again; the projections before and after belong to the block (`model.py`).
+B sequences, N rows (the first M of them memory tokens), h heads of width m, D = h m.
+"""
+
+from math import sqrt
+
+from . import backend
+
+
+def split_heads(x, num_heads):
+    """View (B, N, h m) as (B, h, N, m); no copy, and matmul reads the strided view directly."""
+    batch, length, width = x.shape
+    return x.reshape(batch, length, num_heads, width // num_heads).swapaxes(1, 2)
+
+
+def phi_forward(u):
+    """phi(u) = elu(u) + 1 = exp(min(u, 0)) + max(u, 0), the feature map (Katharopoulos et al., arXiv:2006.16236).
+
+    Shapes: u (...) -> phi (...), > 0
+    Cache: phi itself: phi'(u) = min(phi(u), 1).
+    """
+    xp = backend.xp
+    out = xp.minimum(u, 0.0)
+    xp.exp(out, out=out)
+    out += xp.maximum(u, 0.0)
+    return out, {"phi": out}
+
+
+def phi_backward(dphi, cache):
+    """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...)."""
+    slope = backend.xp.minimum(cache["phi"], 1.0)
+    slope *= dphi
+    return slope
+
+
+def distance_decay(length, scale, dtype):
+    """r_ij = exp(-|i - j| * scale): how a row's influence on an astrocyte falls off with distance (arXiv:2312.10925).
+
+    Shapes: -> (N, N)
+    """
+    xp = backend.xp
+    position = xp.arange(length, dtype=dtype)
+    return xp.exp(xp.abs(position[:, None] - position) * -scale)
+
+
+def relative_features_forward(w, scale):
+    """phi(R), R = r Wrel: the positional features of H_astro. Computed once per step: R is the same for every batch.
+
+    Shapes: w (N, D), scale > 0 per row -> features (N, D)
+    Cache: r, and phi's cache.
+    """
+    decay = distance_decay(w.shape[0], scale, w.dtype)
+    features, phi_cache = phi_forward(decay @ w)
+    return features, {"decay": decay, "phi": phi_cache}
+
+
+def relative_features_backward(dfeatures, cache):
+    """Gradient of phi(r Wrel); r is symmetric, so r^T = r. Shapes: dfeatures (N, D) -> dw (N, D)."""
+    return cache["decay"] @ phi_backward(dfeatures, cache["phi"])
+
+
+def head_indicator(num_heads, width, dtype):
+    """E: 1 where a column belongs to a head, else 0. x @ E^T sums x inside each head, P @ E repeats P over a head.
+
+    Shapes: -> (h, D)
+    """
+    xp = backend.xp
+    head_of_column = xp.arange(width) // (width // num_heads)
+    return (xp.arange(num_heads)[:, None] == head_of_column).astype(dtype)
+
+
+def astromorphic_attention_forward(qkv, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+    """STP attention in write and read mode, O(N) per head (arXiv:2601.00426; 2312.10925).
+
+    write: H = 1/m (phi(K) + phi(R))^T V = H_neuron + H_astro;  g = (sum_t phi(k_t))^alpha
+    read:  C = phi(Q) g;  P = 1 / C;  Y = (phi(Q) H) * P, one P per row (decided)
+
+    Shapes: qkv (B, N, 3D); features phi(R) (N, D), or None without H_astro; mask (B, N, 1), 1 live and 0 padding, or
+        None when nothing is padded -> y (B, N, D)
+    Cache: phi(Q) beside phi(K), V after masking, H, G, P, Y. C > 0, because phi > 0 and some row is live.
+    """
+    xp = backend.xp
+    batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    phi_qk, _ = phi_forward(qkv[:, :, : 2 * width])
+    phi_q, phi_k, v = phi_qk[:, :, :width], phi_qk[:, :, width:], qkv[:, :, 2 * width :]
+    if mask is not None:
+        phi_k, v = phi_k * mask, v * mask
+    wrote = phi_k if features is None else phi_k + features
+    H = split_heads(wrote, num_heads).swapaxes(2, 3) @ split_heads(v, num_heads)  # (B, h, m, m)
+    H *= num_heads / width  # 1/m
+    y = xp.empty((batch, length, width), dtype=qkv.dtype)
+    xp.matmul(split_heads(phi_q, num_heads), H, out=split_heads(y, num_heads))
+    cache = {"phi_qk": phi_qk, "v": v, "wrote": wrote, "H": H, "y": y, "mask": mask}
+    cache |= {"astro": features is not None, "feedback": use_feedback, "alpha": alpha, "num_heads": num_heads}
+    if use_feedback:
+        E = head_indicator(num_heads, width, qkv.dtype)
+        total = xp.ones((1, length), dtype=qkv.dtype) @ phi_k  # (B, 1, D)
+        g = total if alpha == 1.0 else total**alpha
+        G = g * E  # (B, h, D): the heads' g as the rows of a block-diagonal matrix
+        P = 1.0 / (phi_q @ G.swapaxes(1, 2))  # (B, N, h)
+        y *= P @ E
+        cache |= {"total": total, "G": G, "P": P}
+    return y, cache
+
+
+def astromorphic_attention_backward(dy, cache):
+    """Gradient of STP attention: read mode first, then write mode.
+
+    Shapes: dy (B, N, D) -> dqkv (B, N, 3D), dfeatures (N, D) or None
+    """
+    xp = backend.xp
+    phi_qk, H, mask, num_heads = cache["phi_qk"], cache["H"], cache["mask"], cache["num_heads"]
+    batch, length, width = dy.shape
+    dphi_qk, dqkv = xp.empty_like(phi_qk), xp.empty((batch, length, 3 * width), dtype=dy.dtype)
+    phi_q, dphi_q, dphi_k = phi_qk[:, :, :width], dphi_qk[:, :, :width], dphi_qk[:, :, width:]
+    dv = dqkv[:, :, 2 * width :]
+
+    dread = dy  # Y = read * P with read = phi(Q) H
+    if cache["feedback"]:
+        E = head_indicator(num_heads, width, dy.dtype)
+        dread = dy * (cache["P"] @ E)
+    xp.matmul(split_heads(dread, num_heads), H.swapaxes(2, 3), out=split_heads(dphi_q, num_heads))
+    dH = split_heads(phi_q, num_heads).swapaxes(2, 3) @ split_heads(dread, num_heads)
+    dH *= num_heads / width  # H = 1/m (phi(K) + phi(R))^T V
+    xp.matmul(split_heads(cache["v"], num_heads), dH.swapaxes(2, 3), out=split_heads(dphi_k, num_heads))
+    xp.matmul(split_heads(cache["wrote"], num_heads), dH, out=split_heads(dv, num_heads))
+    dfeatures = dphi_k.sum(axis=0) if cache["astro"] else None  # phi(R) is the same for the whole batch
+    if cache["feedback"]:
+        # Y = read / C, so dC = -(dY . Y) / C inside each head
+        dC = xp.einsum("bnhm,bnhm->bnh", *(x.reshape(batch, length, num_heads, -1) for x in (dy, cache["y"])))
+        dC *= cache["P"]
+        xp.negative(dC, out=dC)
+        dphi_q += dC @ cache["G"]  # C = phi(Q) G^T
+        dG = dC.swapaxes(1, 2) @ phi_q  # (B, h, D); only its diagonal blocks hold a g
+        dg = (dG * E).sum(axis=1, keepdims=True)
+        alpha = cache["alpha"]
+        dphi_k += dg if alpha == 1.0 else dg * alpha * cache["total"] ** (alpha - 1.0)  # g = (sum_t phi(k_t))^alpha
+    if mask is not None:
+        dphi_k *= mask
+        dv *= mask
+    dqkv[:, :, : 2 * width] = phi_backward(dphi_qk, {"phi": phi_qk})
+    return dqkv, dfeatures
+
+
+def astromorphic_attention_quadratic(qkv, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+    """The same function from its N x N weights, for tests and for reading: no H, every query meets every key.
+
+    y_i = P_i / m * sum_j phi(q_i) . (phi(k_j) + phi(r_j)) v_j,   P_i = 1 / (phi(q_i) . g)
+
+    Shapes: as in astromorphic_attention_forward -> y (B, N, D)
+    """
+    xp = backend.xp
+    width = qkv.shape[2] // 3
+    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
+    live = xp.ones_like(qkv[:, None, :, :1]) if mask is None else mask[:, None]  # (B, 1, N, 1)
+    phi_q, phi_k = phi_forward(q)[0], phi_forward(k)[0] * live
+    keys = phi_k if features is None else phi_k + split_heads(features[None], num_heads)
+    weights = phi_q @ keys.swapaxes(2, 3) * live.swapaxes(2, 3) * (num_heads / width)  # (B, h, N, N)
+    if use_feedback:
+        g = phi_k.sum(axis=2, keepdims=True) ** alpha
+        weights = weights / (phi_q * g).sum(axis=3, keepdims=True)
+    return (weights @ v).swapaxes(1, 2).reshape(qkv.shape[0], -1, width)
+
+
+def softmax_attention_forward(qkv, mask, num_heads):
+    """Y = softmax(Q K^T / sqrt(m)) V per head, O(N^2) (Vaswani et al., arXiv:1706.03762); padded keys get weight 0.
+
+    Shapes: qkv (B, N, 3D); mask (B, N, 1) or None -> y (B, N, D)
+    Cache: the weights, N x N per head: what linear attention does without.
+    """
+    xp = backend.xp
+    batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
+    weights = q @ k.swapaxes(2, 3)  # (B, h, N, N)
+    weights *= 1 / sqrt(width // num_heads)
+    if mask is not None:
+        weights += ((mask - 1.0) * 1e30)[:, None].swapaxes(2, 3)
+    weights -= weights.max(axis=3, keepdims=True)
+    xp.exp(weights, out=weights)
+    weights /= weights.sum(axis=3, keepdims=True)
+    y = xp.empty((batch, length, width), dtype=qkv.dtype)
+    xp.matmul(weights, v, out=split_heads(y, num_heads))
+    return y, {"qkv": qkv, "weights": weights, "y": y, "num_heads": num_heads}
+
+
+def softmax_attention_backward(dy, cache):
+    """Gradient of softmax attention; a softmax's is dS = W * (dW - sum_j W dW), and that sum equals dY . Y.
+
+    Shapes: dy (B, N, D) -> dqkv (B, N, 3D)
+    """
+    xp = backend.xp
+    qkv, weights, num_heads = cache["qkv"], cache["weights"], cache["num_heads"]
+    width = dy.shape[2]
+    dqkv = xp.empty_like(qkv)
+    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
+    dq, dk, dv = (split_heads(dqkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
+    dy_heads = split_heads(dy, num_heads)
+    xp.matmul(weights.swapaxes(2, 3), dy_heads, out=dv)
+    dscores = dy_heads @ v.swapaxes(2, 3)
+    dscores -= split_heads(dy * cache["y"], num_heads).sum(axis=3, keepdims=True)
+    dscores *= weights
+    dscores *= 1 / sqrt(width // num_heads)  # scores = Q K^T / sqrt(m)
+    xp.matmul(dscores, k, out=dq)
+    xp.matmul(dscores.swapaxes(2, 3), q, out=dk)
+    return dqkv
+
+
+def softmax_attention_quadratic(qkv, mask, num_heads):
+    """The same function one query at a time, as the textbook writes it; for tests and for reading.
+
+    y_i = sum_j exp(q_i . k_j / sqrt(m)) v_j / sum_j exp(q_i . k_j / sqrt(m)), j over the live rows only
+
+    Shapes: as in softmax_attention_forward -> y (B, N, D)
+    """
+    xp = backend.xp
+    batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
+    live = xp.ones((batch, 1, length), dtype=qkv.dtype) if mask is None else mask.swapaxes(1, 2)
+    y = xp.empty((batch, num_heads, length, width // num_heads), dtype=qkv.dtype)
+    for i in range(length):
+        scores = xp.exp((q[:, :, i : i + 1] * k).sum(axis=3) / sqrt(width // num_heads)) * live  # (B, h, N)
+        y[:, :, i] = (scores[..., None] * v).sum(axis=2) / scores.sum(axis=2)[..., None]
+    return y.swapaxes(1, 2).reshape(batch, length, width)

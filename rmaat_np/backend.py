@@ -1,0 +1,64 @@
+"""Which array module computes: NumPy on the CPU, or CuPy on a CUDA device. The one switch of the package.
+
+Functions that can run on the device begin with `xp = backend.xp` and call nothing but `xp` on arrays.
+Tokens, labels and lengths stay on the host; `to_device` moves them over once per step.
+"""
+
+import numpy
+
+xp = numpy
+name = "numpy"
+
+
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot run here; the message gives the reason and the remedy."""
+
+
+def use(backend: str):
+    """Choose the array module for everything that follows, and return it.
+
+    backend: "numpy" or "cupy". There is no silent fallback: a device that cannot be used is an error.
+    Raises: BackendError with the reason and the remedy; ValueError for another name.
+    """
+    global xp, name
+    if backend == "numpy":
+        xp, name = numpy, "numpy"
+    elif backend == "cupy":
+        xp, name = _usable_cupy(), "cupy"
+    else:
+        raise ValueError(f"backend is {backend!r}, but it must be numpy or cupy")
+    return xp
+
+
+def _usable_cupy():
+    remedy = "install the wheel for your CUDA version (pip install cupy-cuda12x or cupy-cuda13x), or use numpy"
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError(f"backend cupy: CuPy cannot be imported ({error}); {remedy}") from None
+    if not cupy.is_available():  # importing succeeds without a driver, so the import alone says nothing
+        raise BackendError(
+            "backend cupy: CuPy finds no usable CUDA device; check that `nvidia-smi` lists one and that its "
+            "driver is as new as the CUDA version of your CuPy wheel, or use numpy"
+        )
+    return cupy
+
+
+def to_device(array):
+    """Move a host array to the device; with NumPy, the array itself."""
+    return xp.asarray(array)
+
+
+def to_host(array) -> numpy.ndarray:
+    """Copy a device array to the host (this waits for the device); with NumPy, the array itself."""
+    return array if isinstance(array, numpy.ndarray | numpy.generic) else xp.asnumpy(array)
+
+
+def nbytes_of(arrays) -> int:
+    """Bytes of memory that the arrays keep alive: each buffer once, however many views of it there are."""
+    owners = {}
+    for array in arrays:
+        while getattr(array, "base", None) is not None:
+            array = array.base
+        owners[id(array)] = array.nbytes
+    return sum(owners.values())

@@ -1,0 +1,102 @@
+"""Checkpoints: one .npz file of parameters, optimiser state and a JSON text; written whole or not at all, no pickle."""
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from . import backend
+from .errors import InputError
+from .params import check_params
+
+FORMAT = 1
+
+
+def write_atomically(path, write) -> None:
+    """Call write(file) on a temporary binary file in the same folder, flush it to the disk, and rename it to path.
+
+    Raises: InputError naming the path and a remedy; the file that stood there before is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another --out"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
+    """Write parameters, AdamW state and what else a run needs to go on.
+
+    meta: JSON values: the configuration, the step, the seed (data order and dropout are functions of seed and step).
+    """
+    arrays = {f"params/{name}": backend.to_host(array) for name, array in params.items()}
+    for moment, values in state.items():
+        arrays |= {f"{moment}/{name}": backend.to_host(array) for name, array in values.items()}
+    text = json.dumps(meta | {"format": FORMAT})
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, meta=np.array(text), **arrays))
+
+
+def load_checkpoint(path) -> tuple[dict, dict, dict]:
+    """Read a checkpoint back onto the active backend. -> params, AdamW state, meta.
+
+    Raises: InputError for a file that is missing, damaged, no checkpoint, or of another format version.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; name a .npz file that a run wrote, or its folder") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({error or type(error).__name__}); use another one of the run"
+        ) from None
+    try:
+        meta = json.loads(str(arrays.pop("meta")))
+        version = meta["format"]
+    except (KeyError, ValueError, TypeError):
+        raise InputError(f"{path}: holds no checkpoint of this program; name a .npz file that a run wrote") from None
+    if version != FORMAT:
+        raise InputError(
+            f"{path}: has checkpoint format {version}, this program reads {FORMAT}; use the version that wrote it"
+        )
+    groups = {"params": {}, "m": {}, "v": {}}
+    for name, array in arrays.items():
+        group, _, key = name.partition("/")
+        if group not in groups or not np.issubdtype(array.dtype, np.floating):
+            raise InputError(f"{path}: {name} does not belong into a checkpoint; use another one of the run")
+        groups[group][key] = array
+    params = groups.pop("params")
+    return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta
+
+
+def check_checkpoint(path, params: dict, state: dict, cfg) -> None:
+    """Refuse a checkpoint whose arrays do not fit its configuration. Raises: InputError naming file and parameter."""
+    check_params(params, cfg, str(path))
+    for moment, values in state.items():
+        check_params(values, cfg, f"{path} ({moment})")
+
+
+def _to_device(arrays):
+    return {name: backend.to_device(array) for name, array in arrays.items()}

@@ -1,0 +1,106 @@
+"""The model's configuration: one flat, frozen, validated dataclass."""
+
+import math
+from dataclasses import dataclass, fields
+
+from .errors import InputError
+
+CHOICES = {
+    "attention": ("astromorphic", "softmax"),
+    "norm": ("pre", "post"),
+    "retention": ("integrate", "scale", "online", "none"),
+    "pooling": ("memory", "mean"),
+}
+AT_LEAST = {
+    "vocab_size": 2,
+    "num_classes": 2,
+    "d_model": 1,
+    "num_heads": 1,
+    "num_layers": 1,
+    "d_ff": 1,
+    "segment_length": 1,
+    "num_segments": 1,
+    "num_memory": 0,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and switches of one RMAAT model (system of arXiv:2601.00426); any wrong value is refused at once.
+
+    Sizes: vocab_size counts the padding id 0; segment_length L and num_memory M in tokens; num_segments S at most
+        per sequence; d_model D is divided among num_heads heads; d_ff is the feed-forward width.
+    Switches: attention "astromorphic" | "softmax"; use_astro: H_astro; use_feedback: P = 1/C; alpha > 0: exponent of
+        the astrocyte's response g; position_scale > 0: decay of r_ij per token; norm "pre" | "post";
+        retention "integrate" | "scale" | "online" | "none"; pooling "memory" | "mean"; segment_embedding;
+        pair: two documents per row; dropout in [0, 1).
+    Raises: InputError that names the field and what it may be.
+    """
+
+    vocab_size: int
+    num_classes: int
+    d_model: int = 64
+    num_heads: int = 4
+    num_layers: int = 2
+    d_ff: int = 128
+    segment_length: int = 32
+    num_segments: int = 4
+    num_memory: int = 8
+    attention: str = "astromorphic"
+    use_astro: bool = True
+    use_feedback: bool = True
+    alpha: float = 1.0
+    position_scale: float = 0.05
+    norm: str = "pre"
+    retention: str = "integrate"
+    pooling: str = "memory"
+    segment_embedding: bool = True
+    pair: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        for field in fields(self):
+            check_field(field.name, getattr(self, field.name), field.type)
+        for name, least in AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be at least {least}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}, but it must be one of {', '.join(allowed)}")
+        for name in ("alpha", "position_scale"):
+            if not (0 < getattr(self, name) < math.inf):
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be a finite number above 0")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}, but it must be at least 0 and below 1")
+        if self.d_model % self.num_heads:
+            raise InputError(
+                f"d_model {self.d_model} is not divisible by num_heads {self.num_heads}; choose one that divides it"
+            )
+        if self.num_memory == 0 and self.pooling == "memory":
+            raise InputError('num_memory is 0, so there is no memory to read out; set pooling to "mean"')
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence that the model reads: S * L tokens."""
+        return self.num_segments * self.segment_length
+
+    @property
+    def head_width(self) -> int:
+        """m = D / h."""
+        return self.d_model // self.num_heads
+
+    @property
+    def astro(self) -> bool:
+        """True when the attention has the astrocytic term H_astro, and so the parameter `attn.rel.weight`."""
+        return self.attention == "astromorphic" and self.use_astro
+
+
+def check_field(name: str, value, kind: type) -> None:
+    """Refuse a value that is not of the field's type (an int may stand for a float, a bool for nothing but a bool).
+
+    Raises: InputError naming the field.
+    """
+    accepted = {int: int, float: (int, float), bool: bool, str: str}[kind]
+    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+        raise InputError(f"{name} is {value!r}, but it must be {wanted}")

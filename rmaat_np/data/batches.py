@@ -1,0 +1,34 @@
+"""The order in which a training run reads its rows: a pure function of seed and step, so a run resumes anywhere."""
+
+from functools import lru_cache
+
+import numpy as np
+
+BUCKET = 64  # batches whose rows are sorted by length together
+
+
+class BatchOrder:
+    """Which rows each step trains on, for a split's lengths, a batch size and a seed.
+
+    Every epoch draws a new permutation. Within each run of 64 batches, rows are sorted by length before they are cut
+    into batches, and the epoch's batches are shuffled again: a batch holds rows of like length, so little padding is
+    computed. Rows that do not fill a batch at an epoch's end are left out of that epoch.
+    """
+
+    def __init__(self, lengths, batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed = np.asarray(lengths), min(batch_size, len(lengths)), seed
+        self.batches_per_epoch = len(self.lengths) // self.batch_size
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The rows of step 0, 1, ...: (batch_size,) ints."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        return self._epoch(epoch)[batch]
+
+    def _make_epoch(self, epoch):
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.lengths))[: self.batches_per_epoch * self.batch_size]
+        for start in range(0, len(order), BUCKET * self.batch_size):
+            bucket = order[start : start + BUCKET * self.batch_size]
+            order[start : start + len(bucket)] = bucket[np.argsort(self.lengths[bucket], kind="stable")]
+        return rng.permutation(order.reshape(self.batches_per_epoch, self.batch_size), axis=0)

@@ -1,0 +1,185 @@
+"""The common operations of the model, each as a forward/backward pair.
+
+Every pair follows one pattern: `out, cache = op_forward(...)` and `op_backward(dout, cache)`, which returns the
+gradients in the order of the forward arguments. Nothing is changed in place but arrays that the operation made.
+"""
+
+from math import pi, prod, sqrt
+
+from . import backend
+
+GELU_SLOPE = sqrt(2 / pi)
+GELU_CUBIC = 0.044715
+EPS = 1e-5
+
+
+def rows(x):
+    """View (..., D) as (R, D): one 2-D product is faster than a stack of small ones."""
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
+def sum_rows(x):
+    """Sum over all axes but the last, (..., D) -> (D,), as a product with ones.
+
+    Both faster and more exact in float32 than sum(axis=0), which adds one row after the other.
+    """
+    x = rows(x)
+    return backend.xp.ones(x.shape[0], dtype=x.dtype) @ x
+
+
+def linear_forward(x, w, b):
+    """out = x w + b.
+
+    Shapes: x (..., D), w (D, E), b (E) -> out (..., E)
+    Cache: x and w, the two factors of the product.
+    """
+    out = rows(x) @ w
+    out += b
+    return out.reshape(x.shape[:-1] + w.shape[1:]), {"x": x, "w": w}
+
+
+def linear_backward(dout, cache):
+    """Gradient of x w + b.
+
+    Shapes: dout (..., E) -> dx (..., D), dw (D, E), db (E)
+    """
+    x, w = cache["x"], cache["w"]
+    dout_rows = rows(dout)
+    dx = dout_rows @ w.T
+    dw = rows(x).T @ dout_rows
+    return dx.reshape(x.shape), dw, sum_rows(dout_rows)
+
+
+def layer_norm_forward(x, gain, bias):
+    """out = gain * (x - mean) / sqrt(var + 1e-5) + bias, over the last axis (Ba et al., arXiv:1607.06450).
+
+    Shapes: x (..., D), gain (D), bias (D) -> out (..., D)
+    Cache: xhat and rstd rather than x, because backward is written in terms of them.
+    """
+    xp = backend.xp
+    x_rows = rows(x)
+    width = x.shape[-1]
+    average = xp.full((width, 1), 1 / width, dtype=x.dtype)
+    xhat = x_rows - x_rows @ average
+    rstd = xp.einsum("rd,rd->r", xhat, xhat)[:, None]
+    rstd /= width
+    rstd += EPS
+    xp.sqrt(rstd, out=rstd)
+    xp.divide(1.0, rstd, out=rstd)
+    xhat *= rstd
+    out = xhat * gain
+    out += bias
+    return out.reshape(x.shape), {"xhat": xhat, "rstd": rstd, "gain": gain}
+
+
+def layer_norm_backward(dout, cache):
+    """Gradient of layer norm: the parts of dxhat along 1 and along xhat cannot change the output and are removed.
+
+    Shapes: dout (..., D) -> dx (..., D), dgain (D), dbias (D)
+    """
+    xp = backend.xp
+    xhat, rstd, gain = cache["xhat"], cache["rstd"], cache["gain"]
+    dout_rows = rows(dout)
+    width = dout_rows.shape[-1]
+    dx = dout_rows * gain  # dxhat
+    along_xhat = xp.einsum("rd,rd->r", dx, xhat)[:, None]
+    along_xhat /= width
+    dx -= dx @ xp.full((width, 1), 1 / width, dtype=dx.dtype)
+    dx -= xhat * along_xhat
+    dx *= rstd
+    return dx.reshape(dout.shape), sum_rows(dout_rows * xhat), sum_rows(dout_rows)
+
+
+def gelu_forward(x):
+    """out = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form (arXiv:1606.08415).
+
+    Shapes: x (...) -> out (...)
+    Cache: tanh(u) beside x; to rebuild it would cost backward one more tanh.
+    """
+    xp = backend.xp
+    u = x * x
+    u *= GELU_SLOPE * GELU_CUBIC
+    u += GELU_SLOPE
+    u *= x
+    tanh = xp.tanh(u, out=u)
+    out = tanh + 1.0
+    out *= x
+    out *= 0.5
+    return out, {"x": x, "tanh": tanh}
+
+
+def gelu_backward(dout, cache):
+    """Gradient of gelu: 1/2 (1 + tanh) + x/2 (1 - tanh^2) u', u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+
+    Shapes: dout (...) -> dx (...)
+    """
+    x, tanh = cache["x"], cache["tanh"]
+    slope = x * x  # becomes x u'
+    slope *= 3 * GELU_SLOPE * GELU_CUBIC
+    slope += GELU_SLOPE
+    slope *= x
+    dx = 1.0 - tanh
+    dx *= slope
+    dx += 1.0
+    slope = tanh + 1.0
+    dx *= slope  # (1 + tanh) (1 + (1 - tanh) x u')
+    dx *= 0.5
+    dx *= dout
+    return dx
+
+
+def relu_forward(x):
+    """out = max(x, 0). Shapes: x (...) -> out (...). Cache: out, whose sign is all that backward needs."""
+    out = backend.xp.maximum(x, 0.0)
+    return out, {"out": out}
+
+
+def relu_backward(dout, cache):
+    """Gradient of max(x, 0), taken as 0 at x = 0. Shapes: dout (...) -> dx (...)."""
+    return dout * (cache["out"] > 0)
+
+
+def embedding_forward(tokens, table):
+    """out = table[tokens].
+
+    Shapes: tokens (...) ints in 0 .. V-1, table (V, D) -> out (..., D)
+    Cache: the tokens, and the table's shape.
+    """
+    return table[tokens], {"tokens": tokens, "shape": table.shape}
+
+
+def embedding_backward(dout, cache):
+    """Gradient of the table: each of its rows sums the rows of dout that read it.
+
+    A product with the one-hot matrix: deterministic on the GPU too (atomic scatter-adds are not), and several times
+    faster than numpy.add.at. `dtable[tokens] += dout` would count a repeated token once.
+
+    Shapes: dout (..., D) -> dtable (V, D)
+    """
+    xp = backend.xp
+    one_hot = xp.arange(cache["shape"][0])[:, None] == cache["tokens"].reshape(1, -1)  # (V, R)
+    return one_hot.astype(dout.dtype) @ rows(dout)
+
+
+def softmax_cross_entropy_forward(logits, labels, weight):
+    """loss = weight * sum_b -log softmax(logits_b)[label_b]; with weight = 1 / batch, the batch's mean.
+
+    Shapes: logits (B, C), labels (B) ints in 0 .. C-1, weight a float -> loss ()
+    Cache: the probabilities; the gradient is their difference from the one-hot labels.
+    """
+    xp = backend.xp
+    shifted = logits - logits.max(axis=-1, keepdims=True)  # exp cannot overflow
+    exp = xp.exp(shifted)
+    total = exp.sum(axis=-1, keepdims=True)
+    one_hot = labels[:, None] == xp.arange(logits.shape[-1])
+    log_likelihood = (shifted - xp.log(total)) * one_hot
+    loss = log_likelihood.sum() * -weight
+    return loss, {"probabilities": exp / total, "one_hot": one_hot, "weight": weight}
+
+
+def softmax_cross_entropy_backward(dloss, cache):
+    """Gradient of the cross-entropy: weight * (softmax(logits) - one_hot(labels)) * dloss.
+
+    Shapes: dloss a float -> dlogits (B, C)
+    """
+    return (cache["probabilities"] - cache["one_hot"]) * (cache["weight"] * dloss)

@@ -1,0 +1,60 @@
+"""AdamW, clipping by the global norm, and the learning rate's schedule. No step of it waits for the device."""
+
+from math import cos, pi
+
+from . import backend
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+def adamw_init(params: dict) -> dict:
+    """First and second moments, zero at the start. -> {"m": as params, "v": as params}."""
+    return {moment: {name: backend.xp.zeros_like(array) for name, array in params.items()} for moment in ("m", "v")}
+
+
+def global_norm(grads: dict):
+    """sqrt of the sum of the squares of all gradients. -> () on the device, not yet waited for."""
+    xp = backend.xp
+    squares = xp.stack([xp.vdot(gradient, gradient) for gradient in grads.values()])
+    return xp.sqrt(squares.sum())
+
+
+def adamw_step(params: dict, grads: dict, state: dict, step: int, lr: float, *, weight_decay=0.01, clip_norm=1.0):
+    """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) after clipping by the global norm; returns that norm.
+
+        g = grad * min(1, clip_norm / norm)
+        m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
+        p = p - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + 1e-8) + weight_decay p)
+
+    Changes params and state in place. Decay acts on arrays named .weight; embeddings, gains and biases keep their size.
+    Shapes: step: 0 for the first -> norm () before clipping
+    """
+    xp = backend.xp
+    norm = global_norm(grads)
+    scale = xp.minimum(clip_norm / (norm + 1e-6), 1.0)
+    correct1, correct2 = 1 - BETA1 ** (step + 1), 1 - BETA2 ** (step + 1)
+    for name, p in params.items():
+        m, v = state["m"][name], state["v"][name]
+        g = grads[name] * scale
+        m *= BETA1
+        m += (1 - BETA1) * g
+        v *= BETA2
+        g *= g
+        g *= 1 - BETA2
+        v += g
+        update = v / correct2
+        xp.sqrt(update, out=update)
+        update += EPS
+        xp.divide(m, update, out=update)
+        update *= lr / correct1
+        if name.endswith(".weight"):
+            p *= 1 - lr * weight_decay
+        p -= update
+    return norm
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up over `warmup` steps to the peak, then half a cosine down to 0 after the last of `steps`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))

@@ -1,0 +1,105 @@
+"""The parameters: one flat dict of arrays, and how each is initialised."""
+
+from math import sqrt
+
+import numpy as np
+
+from . import backend
+from .config import Config
+from .errors import InputError
+
+DTYPES = ("float32", "float64")
+
+
+def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
+    """Random parameters on the active backend; drawn on the host, so every backend starts from the same ones.
+
+    Shapes (D, F, L, M, S, V as in Config, N = M + L, C classes):
+        embed.token (V, D); embed.position (L, D); embed.segment (S, D); memory.init (M, D); memory.norm.* (D);
+        out.norm.* (D); blocks.i.norm1.*, norm2.* (D); attn.qkv (D, 3D); attn.rel (N, D); attn.out (D, D);
+        mlp.in (D, F); mlp.out (F, D);
+        head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
+    Raises: InputError for a dtype other than float32 or float64.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}")
+    rng = np.random.default_rng(seed)
+    params = {}
+    for name, (shape, std) in _shapes_and_stds(cfg).items():
+        if isinstance(std, str):
+            value = np.ones(shape) if std == "ones" else np.zeros(shape)
+        else:
+            value = std * rng.standard_normal(shape)
+        params[name] = backend.to_device(value.astype(dtype))
+    return params
+
+
+def _shapes_and_stds(cfg: Config) -> dict:
+    D, N, M = cfg.d_model, cfg.num_memory + cfg.segment_length, cfg.num_memory
+    spec = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
+    if cfg.segment_embedding:
+        spec["embed.segment"] = ((cfg.num_segments, D), 0.25)
+    if M:
+        # std 0.5 as for tokens: memory that starts much smaller than what it is read beside stays unheard
+        spec |= {"memory.init": ((M, D), 0.5)} | _norm("memory.norm", D)
+    if cfg.pooling == "mean":
+        spec |= _norm("out.norm", D)
+    for i in range(cfg.num_layers):
+        block = f"blocks.{i}"
+        spec |= _norm(f"{block}.norm1", D) | _linear(f"{block}.attn.qkv", D, 3 * D)
+        if cfg.astro:
+            spec[f"{block}.attn.rel.weight"] = ((N, D), 0.2)
+        spec |= _linear(f"{block}.attn.out", D, D, std=_attention_out_std(cfg))
+        spec |= (
+            _norm(f"{block}.norm2", D)
+            | _linear(f"{block}.mlp.in", D, cfg.d_ff)
+            | _linear(f"{block}.mlp.out", cfg.d_ff, D)
+        )
+    if cfg.pair:
+        spec |= _linear("head.hidden", 4 * D, D)
+    return spec | _linear("head", D, cfg.num_classes)
+
+
+def _attention_out_std(cfg: Config) -> float:
+    """1 / sqrt(D), made up for the scale of Y (decided): H carries 1/m, and without P = 1/C Y sums over N rows."""
+    if cfg.attention == "softmax":
+        gain = 1.0
+    elif cfg.use_feedback:
+        gain = cfg.head_width
+    else:
+        gain = 1 / (cfg.num_memory + cfg.segment_length)
+    return gain / sqrt(cfg.d_model)
+
+
+def _linear(name, fan_in, fan_out, std=None):
+    return {f"{name}.weight": ((fan_in, fan_out), std or 1 / sqrt(fan_in)), f"{name}.bias": ((fan_out,), "zeros")}
+
+
+def _norm(name, width):
+    return {f"{name}.gain": ((width,), "ones"), f"{name}.bias": ((width,), "zeros")}
+
+
+def count_parameters(params: dict) -> int:
+    """How many numbers are learned."""
+    return sum(array.size for array in params.values())
+
+
+def zero_grads(params: dict) -> dict:
+    """A gradient of zeros for every parameter: same keys, shapes and dtypes."""
+    return {name: backend.xp.zeros_like(array) for name, array in params.items()}
+
+
+def check_params(params: dict, cfg: Config, source: str = "params") -> None:
+    """Refuse parameters that do not belong to the configuration: missing or surplus names, or other shapes.
+
+    Raises: InputError naming the source, the parameter and both shapes.
+    """
+    expected = {name: shape for name, (shape, _) in _shapes_and_stds(cfg).items()}
+    for name in sorted(expected.keys() ^ params.keys()):
+        said = "lacks" if name in expected else "has a surplus"
+        raise InputError(f"{source} {said} parameter {name}: it belongs to another configuration")
+    for name, shape in expected.items():
+        if tuple(params[name].shape) != shape:
+            raise InputError(
+                f"{source}: {name} has shape {tuple(params[name].shape)}, but the configuration gives {shape}"
+            )

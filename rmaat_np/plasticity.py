@@ -1,0 +1,151 @@
+"""Long-term plasticity (LTP): the neuron-astrocyte macro model, its LTP curve, and the retention factors from it.
+
+The macro model is Kozachkov et al., arXiv:2311.08135, as RMAAT (arXiv:2601.00426) uses it: 3 presynaptic and 3
+postsynaptic neurons, so 9 tripartite synapses, and a stimulus that goes on and off. It runs on the host, once.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import exp
+
+import numpy as np
+
+from .errors import InputError
+
+MODES = ("integrate", "scale", "online", "none")
+SATURATED = 0.05
+
+
+@dataclass(frozen=True)
+class MacroModel:
+    """Constants of the macro model, in arbitrary units of time; the sources leave all of them open (decided).
+
+    tau_*: time constants of neurons, synapses, STP and LTP process (the slowest by far); leak_*: lambda, beta,
+    gamma_s, gamma_l; recurrence: slope of g; feedback: slope of psi in the synapse's equation;
+    coupling and reach: strength of T_ijkl, and the distance in grid steps over which it falls to 1/e;
+    cycle and on: length of a stimulus cycle and of its active part; dt: Euler step.
+    """
+
+    tau_neuron: float = 0.1
+    tau_synapse: float = 0.75
+    tau_stp: float = 1.0
+    tau_ltp: float = 30.0
+    leak_neuron: float = 1.0
+    leak_synapse: float = 1.0
+    leak_stp: float = 1.0
+    leak_ltp: float = 1.0
+    recurrence: float = 0.2
+    feedback: float = 0.3
+    coupling: float = 0.1
+    reach: float = 1.0
+    cycle: float = 15.0
+    on: float = 5.0
+    dt: float = 0.05
+
+
+def spatial_coupling(model: MacroModel):
+    """T_ijkl: how strongly the STP process at synapse (k, l) drives the one at (i, j), falling off with distance.
+
+    Shapes: -> (9, 9), synapses in row order of the 3 x 3 grid; 0 on the diagonal
+    """
+    rows, columns = np.divmod(np.arange(9), 3)
+    distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
+    return model.coupling * np.exp(-distance / model.reach) * (distance > 0)
+
+
+def macro_model_step(state, stimulus, coupling, model: MacroModel):
+    """One Euler step of the macro model; f, theta and psi are tanh, kappa is tanh above 0 (decided).
+
+    tau_n  dx/dt   = -lambda x + g(s) f(x) + b             (every neuron receives the stimulus b)
+    tau_s  ds/dt   = -beta s + theta(x_pre) theta(x_post) + psi(p_stp)
+    tau_ps dp_s/dt = -gamma_s p_s + sum T psi(p_s) + kappa(s)
+    tau_pl dp_l/dt = -gamma_l p_l + kappa(s)
+
+    Shapes: state {"pre" (3), "post" (3), "synapse" (9), "stp" (9), "ltp" (9)} -> the next state, a new dict
+    """
+    pre, post, synapse = np.tanh(state["pre"]), np.tanh(state["post"]), state["synapse"]
+    weights = model.recurrence * synapse.reshape(3, 3)
+    psi, kappa = np.tanh(state["stp"]), np.tanh(np.maximum(synapse, 0))
+    slopes = {
+        "pre": (-model.leak_neuron * state["pre"] + weights @ post + stimulus) / model.tau_neuron,
+        "post": (-model.leak_neuron * state["post"] + pre @ weights + stimulus) / model.tau_neuron,
+        "synapse": (-model.leak_synapse * synapse + np.outer(pre, post).ravel() + model.feedback * psi)
+        / model.tau_synapse,
+        "stp": (-model.leak_stp * state["stp"] + coupling @ psi + kappa) / model.tau_stp,
+        "ltp": (-model.leak_ltp * state["ltp"] + kappa) / model.tau_ltp,
+    }
+    return {name: value + model.dt * slopes[name] for name, value in state.items()}
+
+
+def simulate(cycles: int, model: MacroModel = MacroModel()):  # noqa: B008 (frozen)
+    """Run the macro model from rest through a number of stimulus cycles.
+
+    Shapes: -> time (steps + 1), history: a dict of arrays (steps + 1, 3) for neurons, (steps + 1, 9) for synapses
+    """
+    sizes = {"pre": 3, "post": 3, "synapse": 9, "stp": 9, "ltp": 9}
+    state = {name: np.zeros(size) for name, size in sizes.items()}
+    coupling = spatial_coupling(model)
+    steps_per_cycle, steps_on = round(model.cycle / model.dt), round(model.on / model.dt)
+    states = [state]
+    for step in range(cycles * steps_per_cycle):
+        stimulus = 1.0 if step % steps_per_cycle < steps_on else 0.0
+        state = macro_model_step(state, stimulus, coupling, model)
+        states.append(state)
+    time = np.arange(len(states)) * model.dt
+    return time, {name: np.stack([s[name] for s in states]) for name in sizes}
+
+
+@lru_cache
+def ltp_curve(model: MacroModel = MacroModel()):  # noqa: B008 (frozen)
+    """LTP at the end of each stimulus cycle until it saturates, averaged over the 9 synapses.
+
+    Saturation is reached before the cycle that adds less than 5 % of what the first one added (decided).
+
+    Shapes: -> (cycles + 1), beginning with 0; rising, by less each cycle
+    """
+    _, history = simulate(12, model)
+    curve = history["ltp"].mean(axis=1)[:: round(model.cycle / model.dt)]
+    increments = np.diff(curve)
+    return curve[: 1 + int(np.sum(increments >= SATURATED * increments[0]))]
+
+
+@lru_cache(maxsize=4096)
+def _ltp_shares(total: int) -> tuple[float, ...]:
+    """RF(t, T) for t = 1 .. T: the simulated curve's increments, when T cycles span its saturation.
+
+    Between the simulated cycles the increments per unit of time are interpolated on a log scale (LTP is a leaky
+    integrator, so they fall geometrically): any T is served by one simulation, and RF falls strictly with t.
+    """
+    log_rate = np.log(np.diff(ltp_curve()))
+    cycles = len(log_rate)
+    first, last = (log_rate[1] - log_rate[0]) / 2, (log_rate[-1] - log_rate[-2]) / 2
+    knots = np.concatenate([[0.0], np.arange(cycles) + 0.5, [cycles]]) / cycles
+    values = np.concatenate([[log_rate[0] - first], log_rate, [log_rate[-1] + last]])
+    samples = -(-4096 // total)  # per share
+    middle = (np.arange(total * samples) + 0.5) / (total * samples)
+    shares = np.exp(np.interp(middle, knots, values)).reshape(total, samples).sum(axis=1)
+    return tuple(shares / shares.sum())
+
+
+def retention_factors(T: int, mode: str = "integrate"):
+    """What the memory update multiplies by at segments t = 1 .. T (docs of the modes: `memory.py`).
+
+    integrate, scale: RF(t, T) = dp_t / sum_i dp_i (arXiv:2601.00426), dp_t the LTP curve's increment in cycle t;
+        it falls with t and sums to 1.
+    online: r_t = (1 - k) / (1 - k^t), k = exp(-gamma_l cycle / tau_pl): what LTP keeps over one cycle (decided).
+    none: 1.
+
+    Shapes: T an int >= 1 -> (T,) float64 in (0, 1]
+    Raises: InputError for a T below 1 or another mode.
+    """
+    if T < 1:
+        raise InputError(f"T is {T}, but a sequence has at least 1 segment")
+    if mode not in MODES:
+        raise InputError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}")
+    if mode == "none":
+        return np.ones(T)
+    if mode == "online":
+        model = MacroModel()
+        keep = exp(-model.leak_ltp * model.cycle / model.tau_ltp)
+        return (1 - keep) / (1 - keep ** np.arange(1, T + 1))
+    return np.array(_ltp_shares(int(T)))

@@ -1,0 +1,189 @@
+"""How a batch of ragged sequences is cut into shards and segments, on the host, before anything is computed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import backend
+from .config import Config
+from .dropout import DropoutKey
+from .errors import InputError
+from .plasticity import retention_factors
+
+# A shard's rows of activations that keep the elementwise work inside a core's L2 cache (measured: `benchmark.py`).
+ROWS_PER_SHARD = 1100
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Segment `index` of a shard, as the device sees it.
+
+    tokens (B, n) of the B sequences that are live; the first `going_on` of them have a further segment.
+    mask (B, M + n, 1), 1 live and 0 padding, or None when nothing is padded; factor (going_on, 1, 1): what the memory
+    update multiplies by; dropout: its key, or None.
+    """
+
+    index: int
+    tokens: object
+    mask: object
+    factor: object
+    going_on: int
+    dropout: DropoutKey | None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some rows of a batch, their sequences sorted by number of segments, longest first.
+
+    So the sequences that are live in segment t are the first live[t], and no work is spent on those that have ended.
+    On the host: number: which shard of the batch; examples: its rows of the batch; live (S + 1) counts; longest in
+        tokens; padded (S): does a segment hold padding; weight: 1 / rows of the batch; dropout: (seed, step) or None
+    On the device: tokens (B, n); factors (S, B); token_counts (B, 1), padding not counted; rows (B) uint32, each
+        sequence's place in the batch; positions (B): where in the shard each of its sequences went by sorting;
+        labels (examples) or None
+    """
+
+    cfg: Config
+    number: int
+    examples: np.ndarray
+    live: list[int]
+    longest: int
+    padded: list[bool]
+    weight: float
+    dropout: tuple[int, int] | None
+    tokens: object
+    factors: object
+    token_counts: object
+    rows: object
+    positions: object
+    labels: object
+
+    @property
+    def num_segments(self) -> int:
+        """Segments of the shard's longest sequence; those past it are not computed."""
+        return len(self.live) - 1
+
+    def segment(self, t: int) -> Segment:
+        """Cut out segment t, 0 .. num_segments - 1."""
+        cfg, live, going_on = self.cfg, self.live[t], self.live[t + 1]
+        start = t * cfg.segment_length
+        tokens = self.tokens[:live, start : min(start + cfg.segment_length, self.longest)]
+        mask = self._mask(tokens) if self.padded[t] else None
+        dropout = DropoutKey(cfg.dropout, *self.dropout, t, self.rows[:live]) if self.dropout else None
+        return Segment(t, tokens, mask, self.factors[t, :going_on, None, None], going_on, dropout)
+
+    def read_out(self, t: int) -> slice:
+        """Which of the sorted sequences segment t reads out: those that end there; with pooling "mean" all live."""
+        return slice(self.live[t + 1] if self.cfg.pooling == "memory" else 0, self.live[t])
+
+    def _mask(self, tokens):
+        xp = backend.xp
+        memory_rows = xp.ones((tokens.shape[0], self.cfg.num_memory), dtype=self.factors.dtype)
+        return xp.concatenate([memory_rows, (tokens != 0).astype(memory_rows.dtype)], axis=1)[:, :, None]
+
+
+def check_tokens(tokens, cfg: Config) -> np.ndarray:
+    """The batch as a host array of sequences (sequences, n); a pair is two of them.
+
+    Shapes: tokens (B, n) ints, for pairs (B, 2, n), 0 is padding
+    Raises: InputError naming the row for wrong shapes or ids, empty or too long sequences.
+    """
+    tokens = backend.to_host(tokens) if hasattr(tokens, "dtype") else np.asarray(tokens)
+    wanted = "(batch, 2, length), two documents per row" if cfg.pair else "(batch, length)"
+    if (
+        tokens.dtype.kind not in "iu"
+        or tokens.ndim != 2 + cfg.pair
+        or (cfg.pair and tokens.shape[1] != 2)
+        or not tokens.size
+    ):
+        raise InputError(f"tokens are {tokens.dtype} of shape {tokens.shape}, but they must be ints of shape {wanted}")
+    sequences = tokens.reshape(-1, tokens.shape[-1])
+    if sequences.min() < 0 or sequences.max() >= cfg.vocab_size:
+        row = int(np.argmax(((sequences < 0) | (sequences >= cfg.vocab_size)).any(axis=1))) // (1 + cfg.pair)
+        raise InputError(f"tokens: row {row} has an id outside 0 to {cfg.vocab_size - 1} (vocab_size {cfg.vocab_size})")
+    lengths = sequence_lengths(sequences)
+    if lengths.min() == 0:
+        raise InputError(
+            f"tokens: row {int(np.argmin(lengths)) // (1 + cfg.pair)} is empty: it holds nothing but padding (id 0)"
+        )
+    if lengths.max() > cfg.max_length:
+        row = int(np.argmax(lengths)) // (1 + cfg.pair)
+        raise InputError(
+            f"tokens: row {row} has {lengths.max()} tokens, but num_segments * segment_length is {cfg.max_length}; "
+            "raise one of them or cut the sequence"
+        )
+    return sequences
+
+
+def check_labels(labels, count: int, cfg: Config) -> np.ndarray:
+    """The labels as a host array (B,) of ints in 0 .. num_classes - 1. Raises: InputError naming the row."""
+    labels = backend.to_host(labels) if hasattr(labels, "dtype") else np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"labels are {labels.dtype} of shape {labels.shape}, but they must be ints of shape ({count},)"
+        )
+    wrong = (labels < 0) | (labels >= cfg.num_classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"labels: row {row} is {labels[row]}, but num_classes {cfg.num_classes} allows 0 to {cfg.num_classes - 1}"
+        )
+    return labels
+
+
+def sequence_lengths(sequences) -> np.ndarray:
+    """n_b: the place of the last token that is not padding. Shapes: (B, n) -> (B,) ints, 0 for an empty sequence."""
+    live = sequences != 0
+    return np.where(live.any(axis=1), sequences.shape[1] - np.argmax(live[:, ::-1], axis=1), 0)
+
+
+def shard_size(cfg: Config, examples: int, workers: int) -> int:
+    """How many examples a shard holds: as many as fit the cache, and at most a worker's part; on a GPU all of them."""
+    if backend.name != "numpy":
+        return examples
+    rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair)
+    return max(1, min(ROWS_PER_SHARD * 64 // (rows * max(cfg.d_model, 64)), -(-examples // workers)))
+
+
+def cut_shards(sequences, labels, cfg: Config, dtype, size: int, dropout=None) -> list[Shard]:
+    """Sort the examples by number of segments, longest first, and cut them into shards of `size`.
+
+    Shapes: sequences (B, n) as from check_tokens; labels (examples) or None; dropout: (seed, step) or None
+    """
+    documents = 1 + cfg.pair
+    lengths = sequence_lengths(sequences)
+    totals = -(-lengths // cfg.segment_length)  # T_b
+    order = np.argsort(-totals.reshape(-1, documents).max(axis=1), kind="stable")
+    shards = []
+    for start in range(0, len(order), size):
+        examples = order[start : start + size]
+        members = (examples[:, None] * documents + np.arange(documents)).ravel()  # the examples' sequences
+        by_length = np.argsort(-totals[members], kind="stable")
+        common = {"cfg": cfg, "number": len(shards), "examples": examples, "weight": 1 / len(order), "dropout": dropout}
+        on_device = {
+            "positions": backend.to_device(np.argsort(by_length)),
+            "labels": None if labels is None else backend.to_device(labels[examples]),
+        }
+        which = members[by_length]
+        shards.append(Shard(**common, **on_device, **_cut_sequences(sequences, lengths, totals, which, cfg, dtype)))
+    return shards
+
+
+def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
+    """The part of a shard that describes its sequences, already sorted."""
+    L, S, longest = cfg.segment_length, int(totals[which[0]]), int(lengths[which].max())
+    live = [int((totals[which] > t).sum()) for t in range(S + 1)]
+    tokens = sequences[which, :longest]
+    factors = np.zeros((S, len(which)), dtype=dtype)
+    for b, total in enumerate(totals[which]):
+        factors[:total, b] = retention_factors(int(total), cfg.retention)
+    counts = (tokens != 0).sum(axis=1, keepdims=True)
+    return {
+        "live": live,
+        "longest": longest,
+        "padded": [bool((tokens[: live[t], t * L : (t + 1) * L] == 0).any()) for t in range(S)],
+        "tokens": backend.to_device(tokens),
+        "factors": backend.to_device(factors),
+        "token_counts": backend.to_device(counts.astype(dtype)),
+        "rows": backend.to_device(which.astype(np.uint32)),
+    }

@@ -1,0 +1,172 @@
+"""Train and evaluate RMAAT and its baselines on the Long Range Arena. `python run_lra.py` trains on short ListOps."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+# One BLAS thread per worker: the batch is split over workers instead. Must stand before NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+from rmaat_np import backend, params, replay, settings, train  # noqa: E402
+from rmaat_np.data import load_dataset  # noqa: E402
+from rmaat_np.errors import InputError  # noqa: E402
+
+
+def parse_arguments(argv=None) -> argparse.Namespace:
+    """The command line; argparse refuses unknown options with exit code 2."""
+    parser = argparse.ArgumentParser(prog="run_lra.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--task", choices=settings.TASKS, help="default listops")
+    parser.add_argument("--preset", help="sizes and schedule, rmaat_np/presets/TASK.toml; default quick")
+    parser.add_argument("--model", choices=settings.MODELS, help="default rmaat")
+    parser.add_argument(
+        "--backend", choices=("numpy", "cupy"), default="numpy", help="where arrays live and are computed on"
+    )
+    parser.add_argument("--method", choices=replay.METHODS, help="default: the model's own")
+    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--batch-size", type=int, help="rows per step")
+    parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--seed", type=int, help="of parameters, data order, dropout and generated data")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default runs/TASK-MODEL-TIME")
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
+    )
+    parser.add_argument("--eval", type=Path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="threads, a shard of the batch each")
+    parser.add_argument(
+        "--replay-budget",
+        type=float,
+        default=0,
+        metavar="MB",
+        help="caches AMRB may keep instead of replaying, per worker",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any field of the model, training or data; repeatable",
+    )
+    return parser.parse_args(argv)
+
+
+def default_workers() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def overrides_of(arguments) -> dict:
+    """Settings named on the command line: the short options, then every --set."""
+    shortcuts = ("method", "steps", "batch_size", "lr", "seed")
+    given = {name: getattr(arguments, name) for name in shortcuts if getattr(arguments, name) is not None}
+    return given | dict(settings.parse_assignment(text) for text in arguments.set)
+
+
+def check_unchanged(run, arguments) -> None:
+    """Refuse options that contradict the checkpoint. Raises: InputError naming the option and both values."""
+    saved = {"task": run.settings.task, "preset": run.settings.preset, "model": run.settings.model}
+    saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
+    named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
+    for name, value in (named | overrides_of(arguments)).items():
+        if name not in saved or saved[name] != value:
+            raise InputError(
+                f"{name} is {saved.get(name)!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
+            )
+
+
+def load_data(chosen: settings.Settings, arguments):
+    """The task's dataset for these settings."""
+    return load_dataset(chosen.task, chosen.data, arguments.data_dir, chosen.train.seed, chosen.fields)
+
+
+def announce(run, arguments) -> None:
+    """What is going to be computed, and where."""
+    print(settings.describe(run.settings))
+    print(
+        f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}, backend {backend.name}, "
+        f"{arguments.workers} workers, {run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
+        flush=True,
+    )
+
+
+def run_training(run, dataset, arguments) -> None:
+    """Train with a progress bar, and say where everything is."""
+    from tqdm.auto import tqdm
+
+    steps = run.settings.train.steps
+    with tqdm(total=steps, initial=run.progress.step, disable=None, unit="step", mininterval=0.5) as bar:
+        result = train.train(
+            run, dataset, workers=arguments.workers, replay_budget=int(arguments.replay_budget * 2**20), bar=bar
+        )
+    print(
+        f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
+        f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
+        f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s"
+    )
+    print(f"{run.folder}/: config.json metrics.jsonl result.json curve.png best.npz last.npz")
+    print(f"evaluate again: python run_lra.py --eval {run.folder}/best.npz")
+
+
+def main(argv=None) -> int:
+    """Parse, load, train or evaluate; errors of input end as one line and exit code 2."""
+    arguments = parse_arguments(argv)
+    try:
+        return dispatch(arguments)
+    except (InputError, backend.BackendError) as error:
+        print(f"run_lra.py: {error}", file=sys.stderr)
+        return 2
+    except train.Diverged as error:
+        print(f"run_lra.py: {error}", file=sys.stderr)
+        return 1
+
+
+def dispatch(arguments) -> int:
+    """Evaluate, resume, or start."""
+    if arguments.workers < 1:
+        raise InputError(f"--workers {arguments.workers}: must be at least 1")
+    backend.use(arguments.backend)
+    if arguments.eval is not None or arguments.resume is not None:
+        run = train.load_run(arguments.eval or arguments.resume)
+        check_unchanged(run, arguments)
+        dataset = load_data(run.settings, arguments)
+    else:
+        chosen = settings.resolve(
+            arguments.task or "listops",
+            arguments.preset or "quick",
+            arguments.model or "rmaat",
+            overrides_of(arguments),
+        )
+        dataset = load_data(chosen, arguments)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run = train.new_run(arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{stamp}", chosen, dataset)
+    announce(run, arguments)
+    if arguments.eval is not None:
+        scores = train.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
+        print(
+            json.dumps(
+                {
+                    "checkpoint": str(arguments.eval),
+                    "step": run.progress.step,
+                    "test_accuracy": scores["accuracy"],
+                    "test_loss": scores["loss"],
+                }
+            )
+        )
+        return 0
+    try:
+        run_training(run, dataset, arguments)
+    except train.Interrupted as stop:
+        print(
+            f"stopped after step {run.progress.step}, saved; go on with: python run_lra.py --resume {run.folder}",
+            file=sys.stderr,
+        )
+        return 128 + stop.args[0]
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
