@@ -129,6 +129,7 @@ def dispatch(arguments) -> int:
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
     backend.use(arguments.backend)
+    backend.keep_freed_memory()
     if arguments.eval is not None or arguments.resume is not None:
         run = train.load_run(arguments.eval or arguments.resume)
         check_unchanged(run, arguments)

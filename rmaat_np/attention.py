@@ -29,11 +29,11 @@ def phi_forward(u):
     return out, {"phi": out}
 
 
-def phi_backward(dphi, cache):
-    """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...)."""
-    slope = backend.xp.minimum(cache["phi"], 1.0)
-    slope *= dphi
-    return slope
+def phi_backward(dphi, cache, out=None):
+    """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...), written into `out` if given."""
+    du = backend.xp.minimum(cache["phi"], 1.0, out=out)
+    du *= dphi
+    return du
 
 
 def distance_decay(length, scale, dtype):
@@ -102,7 +102,7 @@ def astromorphic_attention_forward(qkv, features, mask, num_heads, *, alpha=1.0,
         G = g * E  # (B, h, D): the heads' g as the rows of a block-diagonal matrix
         P = 1.0 / (phi_q @ G.swapaxes(1, 2))  # (B, N, h)
         y *= P @ E
-        cache |= {"total": total, "G": G, "P": P}
+        cache |= {"E": E, "total": total, "G": G, "P": P}
     return y, cache
 
 
@@ -120,7 +120,7 @@ def astromorphic_attention_backward(dy, cache):
 
     dread = dy  # Y = read * P with read = phi(Q) H
     if cache["feedback"]:
-        E = head_indicator(num_heads, width, dy.dtype)
+        E = cache["E"]
         dread = dy * (cache["P"] @ E)
     xp.matmul(split_heads(dread, num_heads), H.swapaxes(2, 3), out=split_heads(dphi_q, num_heads))
     dH = split_heads(phi_q, num_heads).swapaxes(2, 3) @ split_heads(dread, num_heads)
@@ -141,7 +141,7 @@ def astromorphic_attention_backward(dy, cache):
     if mask is not None:
         dphi_k *= mask
         dv *= mask
-    dqkv[:, :, : 2 * width] = phi_backward(dphi_qk, {"phi": phi_qk})
+    phi_backward(dphi_qk, {"phi": phi_qk}, out=dqkv[:, :, : 2 * width])
     return dqkv, dfeatures
 
 

@@ -91,39 +91,35 @@ def layer_norm_backward(dout, cache):
 
 
 def gelu_forward(x):
-    """out = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form (arXiv:1606.08415).
+    """out = x s, s = (1 + tanh(u)) / 2, u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form (arXiv:1606.08415).
 
     Shapes: x (...) -> out (...)
-    Cache: tanh(u) beside x; to rebuild it would cost backward one more tanh.
+    Cache: s beside x; to rebuild it would cost backward one more tanh.
     """
-    xp = backend.xp
-    u = x * x
-    u *= GELU_SLOPE * GELU_CUBIC
-    u += GELU_SLOPE
-    u *= x
-    tanh = xp.tanh(u, out=u)
-    out = tanh + 1.0
-    out *= x
-    out *= 0.5
-    return out, {"x": x, "tanh": tanh}
+    s = x * x
+    s *= GELU_SLOPE * GELU_CUBIC
+    s += GELU_SLOPE
+    s *= x  # u
+    backend.xp.tanh(s, out=s)
+    s += 1.0
+    s *= 0.5
+    return x * s, {"x": x, "s": s}
 
 
 def gelu_backward(dout, cache):
-    """Gradient of gelu: 1/2 (1 + tanh) + x/2 (1 - tanh^2) u', u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+    """Gradient of gelu: s + x s', s' = s (1 - s) 2u', 2u' = 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2).
 
     Shapes: dout (...) -> dx (...)
     """
-    x, tanh = cache["x"], cache["tanh"]
-    slope = x * x  # becomes x u'
-    slope *= 3 * GELU_SLOPE * GELU_CUBIC
-    slope += GELU_SLOPE
-    slope *= x
-    dx = 1.0 - tanh
+    x, s = cache["x"], cache["s"]
+    slope = x * x
+    slope *= 6 * GELU_SLOPE * GELU_CUBIC
+    slope += 2 * GELU_SLOPE
+    slope *= x  # 2 x u'
+    dx = 1.0 - s
     dx *= slope
     dx += 1.0
-    slope = tanh + 1.0
-    dx *= slope  # (1 + tanh) (1 + (1 - tanh) x u')
-    dx *= 0.5
+    dx *= s  # s (1 + (1 - s) 2 x u')
     dx *= dout
     return dx
 

@@ -46,6 +46,15 @@ class Ledger:
 
     def __init__(self, shard: int, observer: Callable[[Event], None] | None):
         self.shard, self.observer, self.held, self.peak = shard, observer, 0, 0
+        self.sizes = {}  # of caches, by the shape of their segment: measuring one takes as long as a small product
+
+    def cache_nbytes(self, cache) -> int:
+        """`cache_nbytes`, measured once for each shape of segment."""
+        segment = cache["segment"]
+        shape = segment.tokens.shape, segment.going_on, segment.mask is None
+        if shape not in self.sizes:
+            self.sizes[shape] = cache_nbytes(cache)
+        return self.sizes[shape]
 
     def note(self, kind: str, segment: int, change: int, array=None) -> None:
         """Book a change in bytes (0 for events that hold nothing), and report it."""
@@ -80,7 +89,7 @@ def bptt(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger):
         memory, readout, cache = segment_forward(params, features, cfg, shard.segment(t), memory)
         z[shard.read_out(t)] += readout
         caches.append(cache)
-        ledger.note("forward", t, cache_nbytes(cache), memory)
+        ledger.note("forward", t, ledger.cache_nbytes(cache), memory)
 
     loss, correct, dz = readout_loss(z, params, cfg, shard, grads)
     dmemory = memory  # no sequence goes on after the last segment: (0, M, D)
@@ -89,7 +98,7 @@ def bptt(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger):
         dmemory, segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
         add_segment_grads(grads, segment_grads, t)
         ledger.note("backward", t, 0, dmemory)
-        ledger.note("drop", t, -cache_nbytes(cache))
+        ledger.note("drop", t, -ledger.cache_nbytes(cache))
     add_first_memory_grad(grads, dmemory)
     return loss, correct
 
@@ -109,7 +118,7 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
         ledger.note("store", t, memory.nbytes, memory)
         memory, readout, cache = segment_forward(params, features, cfg, shard.segment(t), memory)
         z[shard.read_out(t)] += readout
-        kept[t] = cache, cache_nbytes(cache)
+        kept[t] = cache, ledger.cache_nbytes(cache)
         del cache  # or this name would keep it alive while the next one is built
         ledger.note("forward", t, kept[t][1], memory)
 
@@ -121,7 +130,7 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
             cache, nbytes = kept.pop(t)
         else:
             _, _, cache = segment_forward(params, features, cfg, shard.segment(t), memory)
-            nbytes = cache_nbytes(cache)
+            nbytes = ledger.cache_nbytes(cache)
             ledger.note("replay", t, nbytes, memory)
         dmemory, segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
         del cache
@@ -274,7 +283,7 @@ def predict(params, cfg: Config, tokens, workers=1):
     shards = cut_shards(sequences, None, cfg, dtype, shard_size(cfg, count, workers), None)
     logits = backend.xp.empty((count, cfg.num_classes), dtype=dtype)
     for examples, shard_logits in _map_in_order(partial(_shard_logits, params, features, cfg), shards, workers):
-        logits[examples] = shard_logits
+        logits[backend.to_device(examples)] = shard_logits
     return logits
 
 
