@@ -1,8 +1,8 @@
 """Astromorphic attention in linear time, softmax attention, and the quadratic-time reference of each.
 
-All functions take the joined projection qkv = x Wqkv + b (columns q, k, v; inside each head-major) and return the
-heads joined again; the projections before and after belong to the block (`model.py`).
-B sequences, N rows (the first M of them memory tokens), h heads of width m, D = h m.
+All functions take the projections Q, K, V with their heads side by side, and return the heads joined in the same way;
+the projections before and after belong to the block (`model.py`).
+B sequences, N rows (the first M of them memory tokens), Nq <= N of them with a query, h heads of width m, D = h m.
 """
 
 from math import sqrt
@@ -72,35 +72,34 @@ def head_indicator(num_heads, width, dtype):
     return (xp.arange(num_heads)[:, None] == head_of_column).astype(dtype)
 
 
-def astromorphic_attention_forward(qkv, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
     """STP attention in write and read mode, O(N) per head (arXiv:2601.00426; 2312.10925).
 
     write: H = 1/m (phi(K) + phi(R))^T V = H_neuron + H_astro;  g = (sum_t phi(k_t))^alpha
     read:  C = phi(Q) g;  P = 1 / C;  Y = (phi(Q) H) * P, one P per row (decided)
 
-    Shapes: qkv (B, N, 3D); features phi(R) (N, D), or None without H_astro; mask (B, N, 1), 1 live and 0 padding, or
-        None when nothing is padded -> y (B, N, D)
-    Cache: phi(Q) beside phi(K), V after masking, H, G, P, Y. C > 0, because phi > 0 and some row is live.
+    Shapes: q (B, Nq, D); k, v (B, N, D); features phi(R) (N, D), or None without H_astro; mask (B, N, 1), 1 live and
+        0 padding, or None when nothing is padded -> y (B, Nq, D)
+    Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0, because phi > 0 and some row is live.
     """
     xp = backend.xp
-    batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    phi_qk, _ = phi_forward(qkv[:, :, : 2 * width])
-    phi_q, phi_k, v = phi_qk[:, :, :width], phi_qk[:, :, width:], qkv[:, :, 2 * width :]
+    length, width = k.shape[1:]
+    (phi_q, _), (phi_k, _) = phi_forward(q), phi_forward(k)
+    cache = {"slope_k": phi_k, "mask": mask, "astro": features is not None, "alpha": alpha, "num_heads": num_heads}
     if mask is not None:
         phi_k, v = phi_k * mask, v * mask
     wrote = phi_k if features is None else phi_k + features
     H = split_heads(wrote, num_heads).swapaxes(2, 3) @ split_heads(v, num_heads)  # (B, h, m, m)
     H *= num_heads / width  # 1/m
-    y = xp.empty((batch, length, width), dtype=qkv.dtype)
+    y = xp.empty(q.shape, dtype=q.dtype)
     xp.matmul(split_heads(phi_q, num_heads), H, out=split_heads(y, num_heads))
-    cache = {"phi_qk": phi_qk, "v": v, "wrote": wrote, "H": H, "y": y, "mask": mask}
-    cache |= {"astro": features is not None, "feedback": use_feedback, "alpha": alpha, "num_heads": num_heads}
+    cache |= {"phi_q": phi_q, "v": v, "wrote": wrote, "H": H, "y": y, "feedback": use_feedback}
     if use_feedback:
-        E = head_indicator(num_heads, width, qkv.dtype)
-        total = xp.ones((1, length), dtype=qkv.dtype) @ phi_k  # (B, 1, D)
+        E = head_indicator(num_heads, width, q.dtype)
+        total = xp.ones((1, length), dtype=q.dtype) @ phi_k  # (B, 1, D)
         g = total if alpha == 1.0 else total**alpha
         G = g * E  # (B, h, D): the heads' g as the rows of a block-diagonal matrix
-        P = 1.0 / (phi_q @ G.swapaxes(1, 2))  # (B, N, h)
+        P = 1.0 / (phi_q @ G.swapaxes(1, 2))  # (B, Nq, h)
         y *= P @ E
         cache |= {"E": E, "total": total, "G": G, "P": P}
     return y, cache
@@ -109,14 +108,14 @@ def astromorphic_attention_forward(qkv, features, mask, num_heads, *, alpha=1.0,
 def astromorphic_attention_backward(dy, cache):
     """Gradient of STP attention: read mode first, then write mode.
 
-    Shapes: dy (B, N, D) -> dqkv (B, N, 3D), dfeatures (N, D) or None
+    Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side, dfeatures (N, D) or None
     """
     xp = backend.xp
-    phi_qk, H, mask, num_heads = cache["phi_qk"], cache["H"], cache["mask"], cache["num_heads"]
-    batch, length, width = dy.shape
-    dphi_qk, dqkv = xp.empty_like(phi_qk), xp.empty((batch, length, 3 * width), dtype=dy.dtype)
-    phi_q, dphi_q, dphi_k = phi_qk[:, :, :width], dphi_qk[:, :, :width], dphi_qk[:, :, width:]
-    dv = dqkv[:, :, 2 * width :]
+    phi_q, H, mask, num_heads = cache["phi_q"], cache["H"], cache["mask"], cache["num_heads"]
+    batch, length, width = cache["v"].shape
+    dphi_q, dphi_k = xp.empty_like(phi_q), xp.empty_like(cache["slope_k"])
+    dkv = xp.empty((batch, length, 2 * width), dtype=dy.dtype)
+    dk, dv = dkv[:, :, :width], dkv[:, :, width:]
 
     dread = dy  # Y = read * P with read = phi(Q) H
     if cache["feedback"]:
@@ -130,7 +129,7 @@ def astromorphic_attention_backward(dy, cache):
     dfeatures = dphi_k.sum(axis=0) if cache["astro"] else None  # phi(R) is the same for the whole batch
     if cache["feedback"]:
         # Y = read / C, so dC = -(dY . Y) / C inside each head
-        dC = xp.einsum("bnhm,bnhm->bnh", *(x.reshape(batch, length, num_heads, -1) for x in (dy, cache["y"])))
+        dC = xp.einsum("bnhm,bnhm->bnh", *(x.reshape(x.shape[:2] + (num_heads, -1)) for x in (dy, cache["y"])))
         dC *= cache["P"]
         xp.negative(dC, out=dC)
         dphi_q += dC @ cache["G"]  # C = phi(Q) G^T
@@ -141,86 +140,81 @@ def astromorphic_attention_backward(dy, cache):
     if mask is not None:
         dphi_k *= mask
         dv *= mask
-    phi_backward(dphi_qk, {"phi": phi_qk}, out=dqkv[:, :, : 2 * width])
-    return dqkv, dfeatures
+    phi_backward(dphi_k, {"phi": cache["slope_k"]}, out=dk)
+    return phi_backward(dphi_q, {"phi": phi_q}), dkv, dfeatures
 
 
-def astromorphic_attention_quadratic(qkv, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
-    """The same function from its N x N weights, for tests and for reading: no H, every query meets every key.
+def astromorphic_attention_quadratic(q, k, v, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+    """The same function from its Nq x N weights, for tests and for reading: no H, every query meets every key.
 
     y_i = P_i / m * sum_j phi(q_i) . (phi(k_j) + phi(r_j)) v_j,   P_i = 1 / (phi(q_i) . g)
 
-    Shapes: as in astromorphic_attention_forward -> y (B, N, D)
+    Shapes: as in astromorphic_attention_forward -> y (B, Nq, D)
     """
     xp = backend.xp
-    width = qkv.shape[2] // 3
-    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
-    live = xp.ones_like(qkv[:, None, :, :1]) if mask is None else mask[:, None]  # (B, 1, N, 1)
-    phi_q, phi_k = phi_forward(q)[0], phi_forward(k)[0] * live
+    live = xp.ones_like(k[:, None, :, :1]) if mask is None else mask[:, None]  # (B, 1, N, 1)
+    phi_q, phi_k = (phi_forward(split_heads(x, num_heads))[0] for x in (q, k))
+    phi_k = phi_k * live
     keys = phi_k if features is None else phi_k + split_heads(features[None], num_heads)
-    weights = phi_q @ keys.swapaxes(2, 3) * live.swapaxes(2, 3) * (num_heads / width)  # (B, h, N, N)
+    weights = phi_q @ keys.swapaxes(2, 3) * live.swapaxes(2, 3) * (num_heads / q.shape[2])  # (B, h, Nq, N)
     if use_feedback:
         g = phi_k.sum(axis=2, keepdims=True) ** alpha
         weights = weights / (phi_q * g).sum(axis=3, keepdims=True)
-    return (weights @ v).swapaxes(1, 2).reshape(qkv.shape[0], -1, width)
+    return (weights @ split_heads(v, num_heads)).swapaxes(1, 2).reshape(q.shape)
 
 
-def softmax_attention_forward(qkv, mask, num_heads):
+def softmax_attention_forward(q, k, v, mask, num_heads):
     """Y = softmax(Q K^T / sqrt(m)) V per head, O(N^2) (Vaswani et al., arXiv:1706.03762); padded keys get weight 0.
 
-    Shapes: qkv (B, N, 3D); mask (B, N, 1) or None -> y (B, N, D)
-    Cache: the weights, N x N per head: what linear attention does without.
+    Shapes: q (B, Nq, D); k, v (B, N, D); mask (B, N, 1) or None -> y (B, Nq, D)
+    Cache: the weights, Nq x N per head: what linear attention does without.
     """
     xp = backend.xp
-    batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
-    weights = q @ k.swapaxes(2, 3)  # (B, h, N, N)
-    weights *= 1 / sqrt(width // num_heads)
+    weights = split_heads(q, num_heads) @ split_heads(k, num_heads).swapaxes(2, 3)  # (B, h, Nq, N)
+    weights *= 1 / sqrt(q.shape[2] // num_heads)
     if mask is not None:
         weights += ((mask - 1.0) * 1e30)[:, None].swapaxes(2, 3)
     weights -= weights.max(axis=3, keepdims=True)
     xp.exp(weights, out=weights)
     weights /= weights.sum(axis=3, keepdims=True)
-    y = xp.empty((batch, length, width), dtype=qkv.dtype)
-    xp.matmul(weights, v, out=split_heads(y, num_heads))
-    return y, {"qkv": qkv, "weights": weights, "y": y, "num_heads": num_heads}
+    y = xp.empty(q.shape, dtype=q.dtype)
+    xp.matmul(weights, split_heads(v, num_heads), out=split_heads(y, num_heads))
+    return y, {"q": q, "k": k, "v": v, "weights": weights, "y": y, "num_heads": num_heads}
 
 
 def softmax_attention_backward(dy, cache):
     """Gradient of softmax attention; a softmax's is dS = W * (dW - sum_j W dW), and that sum equals dY . Y.
 
-    Shapes: dy (B, N, D) -> dqkv (B, N, 3D)
+    Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side
     """
     xp = backend.xp
-    qkv, weights, num_heads = cache["qkv"], cache["weights"], cache["num_heads"]
+    weights, num_heads = cache["weights"], cache["num_heads"]
+    q, k, v, dy_heads = (split_heads(x, num_heads) for x in (cache["q"], cache["k"], cache["v"], dy))
     width = dy.shape[2]
-    dqkv = xp.empty_like(qkv)
-    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
-    dq, dk, dv = (split_heads(dqkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
-    dy_heads = split_heads(dy, num_heads)
-    xp.matmul(weights.swapaxes(2, 3), dy_heads, out=dv)
+    dq, dkv = xp.empty_like(dy), xp.empty(cache["k"].shape[:2] + (2 * width,), dtype=dy.dtype)
+    dk, dv = dkv[:, :, :width], dkv[:, :, width:]
+    xp.matmul(weights.swapaxes(2, 3), dy_heads, out=split_heads(dv, num_heads))
     dscores = dy_heads @ v.swapaxes(2, 3)
     dscores -= split_heads(dy * cache["y"], num_heads).sum(axis=3, keepdims=True)
     dscores *= weights
     dscores *= 1 / sqrt(width // num_heads)  # scores = Q K^T / sqrt(m)
-    xp.matmul(dscores, k, out=dq)
-    xp.matmul(dscores.swapaxes(2, 3), q, out=dk)
-    return dqkv
+    xp.matmul(dscores, k, out=split_heads(dq, num_heads))
+    xp.matmul(dscores.swapaxes(2, 3), q, out=split_heads(dk, num_heads))
+    return dq, dkv
 
 
-def softmax_attention_quadratic(qkv, mask, num_heads):
+def softmax_attention_quadratic(q, k, v, mask, num_heads):
     """The same function one query at a time, as the textbook writes it; for tests and for reading.
 
     y_i = sum_j exp(q_i . k_j / sqrt(m)) v_j / sum_j exp(q_i . k_j / sqrt(m)), j over the live rows only
 
-    Shapes: as in softmax_attention_forward -> y (B, N, D)
+    Shapes: as in softmax_attention_forward -> y (B, Nq, D)
     """
     xp = backend.xp
-    batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    q, k, v = (split_heads(qkv[:, :, i * width : (i + 1) * width], num_heads) for i in range(3))
-    live = xp.ones((batch, 1, length), dtype=qkv.dtype) if mask is None else mask.swapaxes(1, 2)
-    y = xp.empty((batch, num_heads, length, width // num_heads), dtype=qkv.dtype)
-    for i in range(length):
-        scores = xp.exp((q[:, :, i : i + 1] * k).sum(axis=3) / sqrt(width // num_heads)) * live  # (B, h, N)
-        y[:, :, i] = (scores[..., None] * v).sum(axis=2) / scores.sum(axis=2)[..., None]
-    return y.swapaxes(1, 2).reshape(batch, length, width)
+    live = xp.ones_like(k[:, None, :, 0]) if mask is None else mask.swapaxes(1, 2)  # (B, 1, N)
+    y = xp.empty_like(q)
+    q, k, v, y_heads = (split_heads(x, num_heads) for x in (q, k, v, y))
+    for i in range(q.shape[2]):
+        scores = xp.exp((q[:, :, i : i + 1] * k).sum(axis=3) / sqrt(q.shape[3])) * live  # (B, h, N)
+        y_heads[:, :, i] = (scores[..., None] * v).sum(axis=2) / scores.sum(axis=2)[..., None]
+    return y

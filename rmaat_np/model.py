@@ -24,36 +24,42 @@ from .layers import (
 from .memory import memory_update_backward, memory_update_forward
 
 
-def attention_layer_forward(x, params, features, cfg, layer, mask, key):
-    """A(x): project to q, k, v, attend, project back, drop out.
+def attention_layer_forward(x, params, features, cfg, layer, mask, key, queries):
+    """A(x) for the first `queries` rows: project to q, k, v, attend, project back, drop out.
 
-    Shapes: x (B, N, D); features (N, D) or None; mask (B, N, 1) or None -> out (B, N, D)
+    Shapes: x (B, N, D); features (N, D) or None; mask (B, N, 1) or None -> out (B, queries, D)
     """
-    name = f"blocks.{layer}.attn"
-    qkv, qkv_cache = linear_forward(x, params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"])
+    name, D = f"blocks.{layer}.attn", cfg.d_model
+    w, b = params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"]  # columns q, k, v
+    q, q_cache = linear_forward(x[:, :queries], w[:, :D], b[:D])
+    kv, kv_cache = linear_forward(x, w[:, D:], b[D:])
+    k, v = kv[:, :, :D], kv[:, :, D:]
     if cfg.attention == "softmax":
-        y, attention_cache = softmax_attention_forward(qkv, mask, cfg.num_heads)
+        y, attention_cache = softmax_attention_forward(q, k, v, mask, cfg.num_heads)
     else:
-        y, attention_cache = astromorphic_attention_forward(
-            qkv, features, mask, cfg.num_heads, alpha=cfg.alpha, use_feedback=cfg.use_feedback
-        )
+        options = {"alpha": cfg.alpha, "use_feedback": cfg.use_feedback}
+        y, attention_cache = astromorphic_attention_forward(q, k, v, features, mask, cfg.num_heads, **options)
     out, out_cache = linear_forward(y, params[f"{name}.out.weight"], params[f"{name}.out.bias"])
     out, dropout_cache = dropout_forward(out, key, layer, "attention")
-    return out, {"qkv": qkv_cache, "attention": attention_cache, "out": out_cache, "dropout": dropout_cache}
+    return out, {"q": q_cache, "kv": kv_cache, "attention": attention_cache, "out": out_cache, "dropout": dropout_cache}
 
 
 def attention_layer_backward(dout, cache, cfg, layer):
-    """Gradient of A(x). Shapes: dout (B, N, D) -> dx (B, N, D), grads: a dict with the parameters' names."""
-    name, grads = f"blocks.{layer}.attn", {}
+    """Gradient of A(x). Shapes: dout (B, queries, D) -> dx (B, N, D), grads: a dict with the parameters' names."""
+    xp, name, grads = backend.xp, f"blocks.{layer}.attn", {}
     dout = dropout_backward(dout, cache["dropout"])
     dy, grads[f"{name}.out.weight"], grads[f"{name}.out.bias"] = linear_backward(dout, cache["out"])
     if cfg.attention == "softmax":
-        dqkv = softmax_attention_backward(dy, cache["attention"])
+        dq, dkv = softmax_attention_backward(dy, cache["attention"])
     else:
-        dqkv, dfeatures = astromorphic_attention_backward(dy, cache["attention"])
+        dq, dkv, dfeatures = astromorphic_attention_backward(dy, cache["attention"])
         if dfeatures is not None:
             grads[f"{name}.rel.features"] = dfeatures
-    dx, grads[f"{name}.qkv.weight"], grads[f"{name}.qkv.bias"] = linear_backward(dqkv, cache["qkv"])
+    dx_q, dw_q, db_q = linear_backward(dq, cache["q"])
+    dx, dw_kv, db_kv = linear_backward(dkv, cache["kv"])
+    dx[:, : dx_q.shape[1]] += dx_q  # x feeds both projections
+    grads[f"{name}.qkv.weight"] = xp.concatenate([dw_q, dw_kv], axis=1)
+    grads[f"{name}.qkv.bias"] = xp.concatenate([db_q, db_kv])
     return dx, grads
 
 
@@ -77,23 +83,24 @@ def mlp_backward(dout, cache, layer):
     return dx, grads
 
 
-def block_forward(x, params, features, cfg, layer, mask, key):
+def block_forward(x, params, features, cfg, layer, mask, key, queries):
     """One block. pre: x += A(LN1(x)); x += MLP(LN2(x)).  post: x = LN1(x + A(x)); x = LN2(x + MLP(x)) (decided: pre).
 
-    Shapes: x (B, N, D) -> (B, N, D)
+    Only the first `queries` rows are computed: all N, or just the memory tokens where nothing reads the others.
+    Shapes: x (B, N, D) -> (B, queries, D)
     """
     norm1 = params[f"blocks.{layer}.norm1.gain"], params[f"blocks.{layer}.norm1.bias"]
     norm2 = params[f"blocks.{layer}.norm2.gain"], params[f"blocks.{layer}.norm2.bias"]
     if cfg.norm == "pre":
         normed, norm1_cache = layer_norm_forward(x, *norm1)
-        out, attention_cache = attention_layer_forward(normed, params, features, cfg, layer, mask, key)
-        out += x  # `out` is the layer's fresh array: the residual sum needs no other
+        out, attention_cache = attention_layer_forward(normed, params, features, cfg, layer, mask, key, queries)
+        out += x[:, :queries]  # `out` is the layer's fresh array: the residual sum needs no other
         normed, norm2_cache = layer_norm_forward(out, *norm2)
         x, mlp_cache = mlp_forward(normed, params, layer, key)
         x += out
     else:
-        out, attention_cache = attention_layer_forward(x, params, features, cfg, layer, mask, key)
-        out += x
+        out, attention_cache = attention_layer_forward(x, params, features, cfg, layer, mask, key, queries)
+        out += x[:, :queries]
         normed, norm1_cache = layer_norm_forward(out, *norm1)
         out, mlp_cache = mlp_forward(normed, params, layer, key)
         out += normed
@@ -102,22 +109,25 @@ def block_forward(x, params, features, cfg, layer, mask, key):
 
 
 def block_backward(dx, cache, cfg, layer):
-    """Gradient of one block: a residual sum sends dx both ways. Shapes: dx (B, N, D) -> dx (B, N, D), grads by name."""
+    """Gradient of one block: a residual sum sends its gradient both ways.
+
+    Shapes: dx (B, queries, D) -> dx (B, N, D), grads by name
+    """
     norm1, norm2, grads = f"blocks.{layer}.norm1", f"blocks.{layer}.norm2", {}
+    queries = dx.shape[1]
     if cfg.norm == "pre":
         dnormed, mlp_grads = mlp_backward(dx, cache["mlp"], layer)
-        dbranch, grads[f"{norm2}.gain"], grads[f"{norm2}.bias"] = layer_norm_backward(dnormed, cache["norm2"])
-        dbranch += dx
-        dnormed, attention_grads = attention_layer_backward(dbranch, cache["attention"], cfg, layer)
+        dsum, grads[f"{norm2}.gain"], grads[f"{norm2}.bias"] = layer_norm_backward(dnormed, cache["norm2"])
+        dsum += dx
+        dnormed, attention_grads = attention_layer_backward(dsum, cache["attention"], cfg, layer)
         dx, grads[f"{norm1}.gain"], grads[f"{norm1}.bias"] = layer_norm_backward(dnormed, cache["norm1"])
-        dx += dbranch
     else:
         dsum, grads[f"{norm2}.gain"], grads[f"{norm2}.bias"] = layer_norm_backward(dx, cache["norm2"])
         dnormed, mlp_grads = mlp_backward(dsum, cache["mlp"], layer)
         dnormed += dsum
         dsum, grads[f"{norm1}.gain"], grads[f"{norm1}.bias"] = layer_norm_backward(dnormed, cache["norm1"])
         dx, attention_grads = attention_layer_backward(dsum, cache["attention"], cfg, layer)
-        dx += dsum
+    dx[:, :queries] += dsum
     return dx, grads | attention_grads | mlp_grads
 
 
@@ -144,8 +154,10 @@ def segment_forward(params, features, cfg, segment, memory):
     x = xp.concatenate([memory, embedded], axis=1)  # (B, M + n, D)
     cache = {"cfg": cfg, "segment": segment, "token": token_cache, "dropout": dropout_cache, "blocks": []}
     for layer in range(cfg.num_layers):
+        # with pooling "memory" nothing reads the last block's token rows: a quarter to a third of the work is not done
+        queries = M if cfg.pooling == "memory" and layer == cfg.num_layers - 1 else M + length
         layer_features = features[layer][: M + length] if cfg.astro else None
-        x, block_cache = block_forward(x, params, layer_features, cfg, layer, segment.mask, segment.dropout)
+        x, block_cache = block_forward(x, params, layer_features, cfg, layer, segment.mask, segment.dropout, queries)
         cache["blocks"].append(block_cache)
 
     written, memory_next = memory, memory[:going_on]
@@ -174,7 +186,8 @@ def segment_backward(dmemory_next, dreadout, cache):
     cfg, segment, grads = cache["cfg"], cache["segment"], {}
     M, going_on = cfg.num_memory, segment.going_on
     batch, length = segment.tokens.shape
-    dx = xp.zeros((batch, M + length, cfg.d_model), dtype=dreadout.dtype)
+    queries = M if cfg.pooling == "memory" else M + length
+    dx = xp.zeros((batch, queries, cfg.d_model), dtype=dreadout.dtype)
     dmemory_kept = None
     if M:
         dwritten = xp.zeros((batch, M, cfg.d_model), dtype=dreadout.dtype)
