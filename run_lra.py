@@ -31,6 +31,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, help="of parameters, data order, dropout and generated data")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
+    parser.add_argument("--cache-dir", type=Path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default runs/TASK-MODEL-TIME")
     parser.add_argument(
         "--resume", type=Path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
@@ -80,7 +81,9 @@ def check_unchanged(run, arguments) -> None:
 
 def load_data(chosen: settings.Settings, arguments):
     """The task's dataset for these settings."""
-    return load_dataset(chosen.task, chosen.data, arguments.data_dir, chosen.train.seed, chosen.fields)
+    return load_dataset(
+        chosen.task, chosen.data, arguments.data_dir, chosen.train.seed, chosen.fields, arguments.cache_dir
+    )
 
 
 def announce(run, arguments) -> None:

@@ -1,0 +1,160 @@
+"""LRA's Pathfinder task: do both discs lie on the same dashed curve? One pixel one token, row by row.
+
+Data: pathfinder32 of LRA's release. LRA splits it 80/10/10; here the images are shuffled with a fixed seed and cut so,
+whence two seeds mean two different test sets. Without the release, draw images (pathfinder_generator.py).
+"""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .cache import cached_split
+from .dataset import Dataset, Split, check_split
+from .image import VOCAB_SIZE, decode
+
+SIZE = 32
+LENGTH = SIZE * SIZE
+FOLDERS = {"easy": "curv_baseline", "intermediate": "curv_contour_length_9", "hard": "curv_contour_length_14"}
+REMEDY = "unpack pathfinder32 of LRA's release, https://github.com/google-research/long-range-arena (see --check-data)"
+EXPECTED = """\
+pathfinder: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-research/long-range-arena
+  DATA_DIR/                        or lra_release/, lra_release/lra_release/ in it
+    pathfinder32/                  or DATA_DIR is this folder
+      curv_baseline/               easy
+      curv_contour_length_9/       intermediate
+      curv_contour_length_14/      hard, the one that LRA reports
+        metadata/<b>.npy           lines of text (or a NumPy array of text): imgs/<b> sample_<n>.png <n> <label> ...
+        imgs/<b>/sample_<n>.png    32 x 32 pixels, 8-bit grey
+  or no files at all: draw the images
+"""
+PARENTS = ("", "pathfinder32", "lra_release/pathfinder32", "lra_release/lra_release/pathfinder32")
+IMAGE = re.compile(r"imgs/(?!\.)[\w.-]+/(?!\.)[\w.-]+\.png", re.ASCII)  # admits neither "..", nor an absolute path
+PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + SIZE.to_bytes(4) * 2 + b"\x08\0"  # 32 x 32, 8 bits, grey
+MAX_IMAGE = 1 << 16  # bytes; 32 x 32 grey pixels need about 500
+MAX_METADATA = 64 << 20  # bytes; the release's files have some 40 KB
+
+
+def load(data_dir, *, difficulty: str = "hard", seed: int = 0, cache_dir=None) -> Dataset:
+    """LRA's Pathfinder32 of one difficulty, grey values + 1, split 80/10/10 by a permutation drawn from the seed.
+
+    data_dir: pathfinder32 or a folder above it, as EXPECTED lists
+    Empty image files (the release has one) are skipped; when files are read anew, stderr says how many.
+    Raises: InputError for missing or damaged files, naming the metadata file and row, and when Pillow is missing.
+    """
+    folder = find_folder(Path(data_dir), difficulty)
+    metadata = sorted(folder.glob("metadata/*.npy"))
+    if not metadata:
+        raise InputError(f"{folder / 'metadata'}: no .npy files; {REMEDY}")
+    sources = metadata + sorted(folder.glob("imgs/*/*.png"))
+    cache_dir = Path(cache_dir or Path(data_dir) / ".rmaat_cache")
+    split = cached_split(sources, cache_dir, f"pathfinder-{difficulty}-1", lambda: read_images(folder, metadata))
+    if len(split) < 10:
+        raise InputError(f"{folder}: {len(split)} images are too few for splits of 80/10/10; give at least 10")
+    order = np.random.default_rng(seed).permutation(len(split))
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, *divide(split, order), decode)
+
+
+def find_folder(data_dir: Path, difficulty: str) -> Path:
+    """The folder of one difficulty under data_dir."""
+    if difficulty not in FOLDERS:
+        raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(FOLDERS)}")
+    for parent in PARENTS:
+        if (folder := data_dir / parent / FOLDERS[difficulty]).is_dir():
+            return folder
+    raise InputError(f"{data_dir}: no pathfinder32/{FOLDERS[difficulty]} here; {REMEDY}")
+
+
+def divide(split: Split, order: np.ndarray) -> list[Split]:
+    """Cut rows, in the given order, into 80 % train, 10 % val and 10 % test; each split keeps the order of the files."""
+    tenth = len(split) // 10
+    tokens = split.tokens.reshape(len(split), LENGTH)
+    parts = map(np.sort, np.split(order, [len(split) - 2 * tenth, len(split) - tenth]))
+    return [Split(tokens[rows].ravel(), split.offsets[: len(rows) + 1], split.labels[rows]) for rows in parts]
+
+
+def read_images(folder: Path, metadata: list[Path]) -> Split:
+    """Every image that the metadata files list, in their order."""
+    rows = [(f"{file}: row {i}", *row) for file in metadata for i, row in enumerate(read_metadata(file), start=1)]
+    pixels, labels, empty = [], [], 0
+    for place, image, label in progress_bar(rows, "reading images"):
+        content = read_file(folder / image, place)
+        if content:
+            pixels.append(read_png(content, f"{place}: {folder / image}"))
+            labels.append(label)
+        empty += not content
+    if empty:
+        print(f"{folder}: skipped {empty} empty image file(s) of {len(rows)}", file=sys.stderr)
+    tokens = np.array(pixels, dtype=np.uint16).ravel() + np.uint16(1)
+    split = Split(tokens, np.arange(len(labels) + 1, dtype=np.int64) * LENGTH, np.array(labels, dtype=np.int64))
+    return check_split(split, "whole", folder, 2)
+
+
+def read_metadata(file: Path) -> list[tuple[str, int]]:
+    """The rows of one metadata file as (path of the image below its difficulty's folder, label)."""
+    if file.stat().st_size > MAX_METADATA:
+        raise InputError(f"{file}: larger than {MAX_METADATA >> 20} MiB, so no metadata of Pathfinder; {REMEDY}")
+    content = file.read_bytes()
+    if content.startswith(b"\x93NUMPY"):
+        table = read_array(content, file)
+    else:
+        table = [line.split() for line in content.decode("utf-8", errors="replace").splitlines()]
+    rows = []
+    for i, row in enumerate(table, start=1):
+        if len(row) < 4:
+            raise InputError(f"{file}: row {i} has {len(row)} fields, expected imgs/<b> <name>.png <n> <label> ...")
+        image = f"{row[0]}/{row[1]}"
+        if not IMAGE.fullmatch(image):
+            raise InputError(f"{file}: row {i} names {image[:80]!r}, expected imgs/<b>/<name>.png; mend or remove it")
+        if row[3] not in ("0", "1"):
+            raise InputError(f"{file}: row {i} has label {row[3][:20]!r}, expected 0 or 1; mend or remove it")
+        rows.append((image, int(row[3])))
+    return rows
+
+
+def read_array(content: bytes, file: Path) -> list[list[str]]:
+    """The rows of a true .npy file of text; nothing is ever unpickled."""
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        if array.dtype.kind not in "SU" or array.ndim != 2:
+            raise ValueError(f"an array of {array.dtype} with {array.ndim} axes")
+        return array.astype(str).tolist()
+    except Exception as error:  # the header of a damaged file can raise anything, MemoryError included
+        problem = f"neither lines of text nor a NumPy table of text ({error!r:.80})"
+        raise InputError(f"{file}: {problem}; save it with array.astype(str), or {REMEDY}") from None
+
+
+def read_file(path: Path, place: str) -> bytes:
+    """The bytes of one image file; `place` names the metadata row that lists it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_IMAGE + 1)
+    except OSError as error:
+        raise InputError(f"{place}: {path} cannot be read ({error.strerror}); restore it or remove the row") from None
+
+
+def read_png(content: bytes, place: str) -> np.ndarray:
+    """One image, decoded only if its header announces 32 x 32 grey pixels: (1024,) uint8."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise InputError("reading Pathfinder's images needs Pillow; run `pip install pillow`") from None
+    if not content.startswith(PNG_HEADER) or len(content) > MAX_IMAGE:
+        raise InputError(f"{place} is no PNG of 32 x 32 pixels in 8-bit grey; restore it or remove the row")
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            return np.asarray(image).reshape(LENGTH)
+    except Exception as error:  # a damaged PNG can raise anything from SyntaxError to struct.error
+        raise InputError(f"{place} is damaged ({error!r:.80}); restore it or remove the row") from None
+
+
+def progress_bar(items, label: str):
+    """Iterate over items with a bar, where stderr is a terminal. Raises: InputError when tqdm is missing."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise InputError("the progress bar needs tqdm; run `pip install tqdm`") from None
+    return tqdm(items, desc=label, unit="image", disable=None)

@@ -1,0 +1,301 @@
+"""Draw Pathfinder images: the procedure of the original generator with LRA's parameters, in NumPy.
+
+Two target snakes of short paddles grow from seeds near each other, turning as they like but keeping clear of what is
+there; short distractor snakes follow where room is left; a disc marks one end of each target. The label is 1 when both
+discs are on the same snake. Rules: Linsley et al. 2018 (arXiv:1805.08315) as their generator has them
+(drewlinsley/pathfinder, 2019), its quirks included, for they shape the statistics. Parameters: LRA's Pathfinder32.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .cache import cached_split
+from .dataset import Dataset, Split
+from .image import VOCAB_SIZE, decode
+from .pathfinder import LENGTH, SIZE, divide, progress_bar
+
+CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
+SCALE = 2  # lines and discs are drawn this many times larger, then resampled
+PADDING = 1  # pixels along each side that no snake enters
+PADDLE, MARGIN = 2, 1  # length of a paddle, and the clearance around it
+REACH = PADDLE + 1 + MARGIN  # from the centre of a stamp to its side; the 1 is the thickness, 0.5, rounded up
+SEED_DISTANCE = 7
+MARKER_RADIUS = 1.5
+DISTRACTOR_CONTRAST, TARGET_CONTRAST = 2.0, 2.0 * 0.75
+PADDLE_TRIES, SNAKE_TRIES = 3, 5  # end points tried for a paddle, starts tried for a distractor
+ATTEMPTS = 32  # pairs of targets that grow side by side (most fail); the first that succeeds is taken
+
+# A mask holds 0 (free) to 255 (occupied), flat, with a frame of occupied pixels so that no index needs a check.
+FRAME = 8
+WIDTH = SIZE + 2 * FRAME
+TOUCHING = 459  # 1.8 * 255: two masks whose sum reaches this are too close
+FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
+
+
+def generate_dataset(cache_dir, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
+    """Pathfinder drawn rather than downloaded, split 80/10/10; drawn once, then read from cache_dir.
+
+    count: images over all splits; LRA has 200,000 of each difficulty. One core draws 200 to 500 a second.
+    Raises: InputError for an unknown difficulty, a count below 10, or a negative seed.
+    """
+    if count < 10:
+        raise InputError(f"count {count}: splits of 80/10/10 need images; ask for at least 10")
+
+    def draw() -> Split:
+        tokens, labels = generate(count, difficulty, seed)
+        return Split(tokens.ravel(), np.arange(count + 1, dtype=np.int64) * LENGTH, labels)
+
+    split = cached_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
+    # The images are independent draws already: the order needs no shuffling.
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, *divide(split, np.arange(count)), decode)
+
+
+def generate(count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True):
+    """Draw images; image i depends on (seed, difficulty, i) alone, whatever the count.
+
+    progress: show a bar (only where stderr is a terminal)
+    Shapes: -> tokens (count, 1024) uint16, grey value + 1, 1..256; labels (count,) int64, 0 or 1
+    Raises: InputError for an unknown difficulty, a count below 1, or a negative seed.
+    Source: arXiv:1805.08315; LRA, arXiv:2011.04006
+    """
+    if difficulty not in CONTOUR_LENGTH:
+        raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(CONTOUR_LENGTH)}")
+    if count < 1 or seed < 0:
+        raise InputError(f"count {count}, seed {seed}: give a count of at least 1 and a seed of at least 0")
+    tokens, labels = np.empty((count, LENGTH), dtype=np.uint16), np.empty(count, dtype=np.int64)
+    for i in progress_bar(range(count), f"drawing {difficulty} images") if progress else range(count):
+        rng = np.random.default_rng([seed, CONTOUR_LENGTH[difficulty], i])
+        image, labels[i] = draw_image(rng, CONTOUR_LENGTH[difficulty])
+        tokens[i] = image.ravel() + np.uint16(1)
+    return tokens, labels
+
+
+def draw_image(rng, contour_length: int) -> tuple[np.ndarray, int]:
+    """One image, (32, 32) uint8 with its brightest pixel at 255, and its label, 0 or 1."""
+    targets, mask = _target_snakes(rng, contour_length)
+    canvas = np.zeros((WIDTH, WIDTH))
+    _paint(canvas, targets.reshape(-1, 3), TARGET_CONTRAST)
+    for _ in range(20 // (contour_length // 3)):
+        snake, mask = _distractor_snake(rng, mask, contour_length // 3)
+        _paint(canvas, snake, DISTRACTOR_CONTRAST)
+    image = canvas[FRAME:-FRAME, FRAME:-FRAME]
+    label, start = rng.integers(0, 2, size=2)
+    end = start if label else 1 - start
+    image = np.maximum(image, np.maximum(_disc(*targets[start, 0, 1:]), _disc(*targets[end, -1, 1:])))
+    return np.floor(image * (255 / image.max()) + 0.5).astype(np.uint8), int(label)
+
+
+# --- growing snakes: a paddle is (stamp, y, x), see the tables below --------------------------------------------------
+
+
+def _target_snakes(rng, contour_length):
+    """Two snakes; pairs are drawn until one reaches its full length.
+
+    Shapes: -> paddles (2, contour_length, 3) ints; mask (WIDTH * WIDTH,) uint8
+    """
+    while True:
+        first = rng.integers(0, len(SEED_HEADINGS), ATTEMPTS)
+        headings = np.stack([SEED_HEADINGS[first], rng.integers(0, 360, ATTEMPTS)], axis=1)
+        tail = TARGET_TAILS[first, rng.integers(0, TARGET_TAIL_COUNT[first])]
+        angle = np.deg2rad(rng.integers(0, 360, ATTEMPTS))
+        other_tail = np.rint(tail + SEED_DISTANCE * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.int64)
+        tails = np.stack([tail, other_tail], axis=1)
+        paddles, masks = _grow(rng, np.tile(EMPTY, (ATTEMPTS, 1)), headings, tails, contour_length)
+        if len(paddles):
+            # As in the original, the first snake's last paddle stays out of the mask: a distractor may cross it.
+            _occupy(masks[:1], paddles[:1, 1, -1])
+            return paddles[0], masks[0]
+
+
+def _distractor_snake(rng, mask, length):
+    """One snake in the room that is left, or none when every try fails.
+
+    Shapes: mask (WIDTH * WIDTH,) uint8 -> paddles (length or 0, 3) ints; the mask with the snake in it
+    """
+    occupied = mask > FREE
+    for heading in rng.integers(0, 360, SNAKE_TRIES):
+        if heading not in SEED_FOOTPRINT:
+            continue
+        room = WINDOW[~occupied[WINDOW[:, None] + SEED_FOOTPRINT[heading]].any(axis=1)]
+        if len(room):
+            tail = np.stack(np.divmod(room[rng.integers(0, len(room))], WIDTH)) - FRAME
+            paddles, masks = _grow(rng, mask[None], np.array([[heading]]), tail[None, None], length)
+            if len(paddles):
+                _occupy(masks, paddles[:, 0, -1])
+                return paddles[0, 0], masks[0]
+    return np.empty((0, 3), dtype=np.int64), mask
+
+
+def _grow(rng, masks, headings, tails, length):
+    """Grow k independent attempts at s snakes side by side, a paddle per snake in turn; drop attempts that fail.
+
+    A paddle joins the mask when the next one of its snake is in place, so that neighbours in a snake may touch.
+    Shapes: masks (k, WIDTH * WIDTH) uint8, headings (k, s), tails (k, s, 2)
+            -> paddles of the survivors (<= k, s, length, 3) ints, their masks
+    """
+    masks = masks.copy()
+    paddles = np.empty((*headings.shape, length, 3), dtype=np.int64)
+    paddles[:, :, 0, 0], paddles[:, :, 0, 1:] = headings, tails
+    pivots = _move(_move(tails, DIRECTION[headings], PADDLE), -DIRECTION[headings], PADDLE + MARGIN)
+    for i in range(1, length):
+        for s in range(headings.shape[1]):
+            pivot = _move(pivots[:, s], DIRECTION[headings[:, s]], PADDLE + 2 * MARGIN)
+            step, alive = _next_paddle(rng, masks, pivot, headings[:, s])
+            masks, headings, paddles, pivots = masks[alive], headings[alive], paddles[alive], pivots[alive]
+            if not len(paddles):
+                return paddles, masks
+            step, pivot = step[alive], pivot[alive]
+            paddles[:, s, i, 0], paddles[:, s, i, 1:] = BACK + step, pivot + STEPS[step]
+            headings[:, s], pivots[:, s] = AHEAD + step, pivot
+            _occupy(masks, paddles[:, s, i - 1])
+    return paddles, masks
+
+
+def _next_paddle(rng, masks, pivot, heading):
+    """Choose where the next paddle of each attempt ends: on free ground, near the heading, touching nothing.
+
+    Weight of an end point: free share of its surroundings * cos^2(min(|change of heading|, 90 degrees)).
+    Shapes: masks (k, WIDTH * WIDTH), pivot (k, 2), heading (k,) -> row of STEPS (k,), whether the attempt goes on (k,)
+    """
+    k = np.arange(len(masks))[:, None]
+    ends = _index(pivot[:, None] + STEPS)  # (k, 18)
+    nearby = masks[k[..., None], ends[..., None] + CROSS].max(axis=-1)
+    weights = np.cumsum((255.0 - nearby) / 255 * TURN_WEIGHT[heading], axis=1)
+    draws = rng.random((len(masks), PADDLE_TRIES)) * weights[:, -1:]
+    steps = (weights[:, None] > draws[..., None]).argmax(axis=-1)  # (k, PADDLE_TRIES)
+    beneath = masks[k[..., None], ends[k, steps][..., None] + SQUARE]
+    fits = (beneath + FOOTPRINT[BACK + steps]).max(axis=-1) < TOUCHING
+    return steps[k[:, 0], fits.argmax(axis=1)], fits.any(axis=1) & (weights[:, -1] >= 1e-4)
+
+
+def _move(points, direction, distance):
+    """Points (..., 2) moved along unit vectors; coordinates are rounded up, as in the original."""
+    return np.ceil(points + distance * direction).astype(np.int64)
+
+
+def _index(points):
+    """Flat position in a mask of window coordinates (..., 2)."""
+    return (points[..., 0] + FRAME) * WIDTH + points[..., 1] + FRAME
+
+
+def _occupy(masks, paddles):
+    """Add one paddle (k, 3) to each mask (k, WIDTH * WIDTH), in place."""
+    where = np.arange(len(masks))[:, None], _index(paddles[:, 1:])[:, None] + SQUARE
+    masks[where] = np.maximum(masks[where], FOOTPRINT[paddles[:, 0]])
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def _paint(canvas, paddles, contrast):
+    """Lay paddles (n, 3) over the framed canvas in place; where they overlap, the brighter value stays."""
+    for stamp, y, x in paddles:
+        area = np.s_[y + FRAME - REACH : y + FRAME + REACH + 1, x + FRAME - REACH : x + FRAME + REACH + 1]
+        # float32 as in the original: it decides which way grey values that end in .5 are rounded.
+        canvas[area] = np.maximum(canvas[area], (LINE[stamp] / 255 * contrast).astype(np.float32))
+
+
+def _disc(y, x):
+    """A marker with its centre on pixel (y, x): (32, 32), values 0..1."""
+    grid = np.arange(SIZE * SCALE)
+    inside = (grid[:, None] - y * SCALE) ** 2 + (grid - x * SCALE) ** 2 <= (MARKER_RADIUS * SCALE) ** 2
+    return _resample(inside * 255.0, DISC_WEIGHTS) / 255
+
+
+def _lanczos(n_in, n_out):
+    """Weights of three-lobed Lanczos resampling, (n_out, n_in); rows sum to 1."""
+    scale = n_in / n_out
+    u = (np.arange(n_in) + 0.5) / scale - (np.arange(n_out)[:, None] + 0.5)
+    weights = np.where(np.abs(u) < 3, np.sinc(u) * np.sinc(u / 3), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _resample(image, weights):
+    """Resample a square image of values 0..255 along x, then y, rounding to whole values each time as Pillow does."""
+    rows = np.clip(np.floor(image @ weights.T + 0.5), 0, 255)
+    return np.clip(np.floor(weights @ rows + 0.5), 0, 255)
+
+
+# --- tables of everything that depends on a direction alone -----------------------------------------------------------
+
+
+def _steps():
+    """From a pivot to the end points of its next paddle, all pixels on a circle: (18, 2) ints."""
+    radius = PADDLE + MARGIN
+    angle = np.arange(0, 2 * np.pi, 1 / radius)
+    return np.unique(np.floor(radius * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.int64), axis=0)
+
+
+def _stamps(directions):
+    """Antialiased paddles that start at the centre of a stamp, and the ground that each occupies, margin included.
+
+    Shapes: directions (n, 2) -> lines (n, 9, 9), footprints (n, 9, 9), whole values 0..255
+    """
+    centre = REACH * SCALE
+    side, weights = 2 * centre + 1, _lanczos(2 * centre + 1, 2 * REACH + 1)
+    ends = _move(np.full_like(directions, centre), directions, PADDLE * SCALE) - centre
+    ends, which = np.unique(ends, axis=0, return_inverse=True)
+    near = np.arange(-MARGIN * SCALE, MARGIN * SCALE + 1)
+    disc = [(y, x) for y in near for x in near if y * y + x * x <= (MARGIN * SCALE) ** 2]
+    stamps = np.zeros((2, len(ends), side, side))
+    for line, footprint, end in zip(*stamps, ends, strict=True):
+        n = np.abs(end).max()
+        i = np.arange(n + 1)[:, None]
+        pixels = centre + np.sign(end) * ((2 * np.abs(end) * i + n) // (2 * n))  # Bresenham's line
+        line[tuple(pixels.T)] = 255
+        for offset in disc:
+            footprint[tuple((pixels + offset).T)] = 255
+    lines, footprints = ([_resample(image, weights) for image in images] for images in stamps)
+    return np.array(lines)[which.ravel()], np.array(footprints)[which.ravel()]
+
+
+def _seed_footprints(footprints):
+    """Flat offsets that must be free for a snake to start, by heading, where the original can start one at all.
+
+    It cuts the footprint to 7 x 7 pixels, centres it one pixel off, and dilates the mask with it. Where the footprint
+    then misses its own centre, pixels at the window's sides come out as minus infinity, which counts as "no room". That
+    leaves -150 to -121 degrees, and makes most tries at a distractor fail.
+    """
+    side = 2 * (PADDLE + MARGIN) + 1
+    offsets = {i: np.argwhere(footprint[:side, :side] == 255) - side // 2 for i, footprint in enumerate(footprints)}
+    return {i: yx @ [WIDTH, 1] for i, yx in offsets.items() if (yx == 0).all(axis=1).any()}
+
+
+def _target_tails():
+    """Where the first target can start, by seed heading: within the square two seed distances from every side.
+
+    Shapes: -> tails (headings, 16, 2), of which the first count (headings,) are in use
+    """
+    side = FRAME + 2 * SEED_DISTANCE
+    inner = np.zeros((WIDTH, WIDTH), dtype=bool)
+    inner[side:-side, side:-side] = True
+    tails = np.zeros((len(SEED_FOOTPRINT), inner.sum(), 2), dtype=np.int64)
+    count = np.zeros(len(tails), dtype=np.int64)
+    for i, footprint in enumerate(SEED_FOOTPRINT.values()):
+        room = WINDOW[inner.ravel()[WINDOW[:, None] + footprint].all(axis=1)]
+        count[i] = len(room)
+        tails[i, : len(room)] = np.stack(np.divmod(room, WIDTH), axis=1) - FRAME
+    return tails, count
+
+
+EMPTY = np.pad(np.zeros((SIZE - 2 * PADDING,) * 2, dtype=np.uint8), FRAME + PADDING, constant_values=255).ravel()
+WINDOW = np.flatnonzero(EMPTY == 0)  # flat positions that an empty window leaves free
+CROSS = np.array([-WIDTH, -1, 0, 1, WIDTH])  # a disc of radius MARGIN
+SQUARE = np.add.outer(np.arange(-REACH, REACH + 1) * WIDTH, np.arange(-REACH, REACH + 1)).ravel()  # a stamp
+
+# Headings and stamps share one index: -180 .. 179 degrees, then along each step, then against each step.
+STEPS = _steps()
+AHEAD, BACK = 360, 360 + len(STEPS)
+_ahead = np.arctan2(*STEPS.T)
+_angle = np.concatenate([np.arange(-180, 180) * np.pi / 180, _ahead, _ahead - np.copysign(np.pi, _ahead)])
+_turn = np.abs(_angle[:, None] - _ahead)
+DIRECTION = np.stack([np.sin(_angle), np.cos(_angle)], axis=1)
+TURN_WEIGHT = np.maximum(np.cos(np.minimum(_turn, 2 * np.pi - _turn)), 0) ** 2  # continuity is 1
+DISC_WEIGHTS = _lanczos(SIZE * SCALE, SIZE)
+LINE, FOOTPRINT = _stamps(DIRECTION)
+SEED_FOOTPRINT = _seed_footprints(FOOTPRINT[:AHEAD])
+SEED_HEADINGS = np.array(list(SEED_FOOTPRINT))
+TARGET_TAILS, TARGET_TAIL_COUNT = _target_tails()
+FOOTPRINT = FOOTPRINT.reshape(len(FOOTPRINT), -1).astype(np.int16)  # int16: sums of two masks pass 255

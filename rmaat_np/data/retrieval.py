@@ -1,0 +1,94 @@
+"""LRA's retrieval task: does one ACL paper cite the other? Two documents a row, one byte one token.
+
+The texts of LRA's release are stored as Python writes bytes (b'...', in ASCII). LRA feeds them as they stand, and so
+does this reader.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from . import text
+from .cache import cached_split
+from .dataset import Dataset, Split, check_split
+
+VOCAB_SIZE = text.VOCAB_SIZE
+MAX_LENGTH = 4000  # LRA's cut, of each document
+MAX_LINE = 64 << 20  # bytes; keeps a file without line ends from being read in one piece
+REMEDY = "unpack tsv_data of LRA's release, https://github.com/google-research/long-range-arena (see --check-data)"
+EXPECTED = """\
+retrieval: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-research/long-range-arena
+  DATA_DIR/                        or its tsv_data/, lra_release/tsv_data/, lra_release/lra_release/tsv_data/
+    new_aan_pairs.train.tsv        147,086 pairs
+    new_aan_pairs.eval.tsv         18,090 pairs
+    new_aan_pairs.test.tsv         17,437 pairs
+  a line: label (0.0 or 1.0), id, id, text, text; separated by tabs, no header, no quoting
+"""
+FOLDERS = ("", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_data")
+SPLITS = ("train", "eval", "test")
+
+
+def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
+    """LRA's AAN pairs with the release's own splits, each document cut at max_length bytes (4,000 by default).
+
+    data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
+    Memory: one byte a token, so the full training split takes 1.2 GB.
+    Raises: InputError for a missing file or a bad line, naming file and line.
+    """
+    max_length = MAX_LENGTH if max_length is None else max_length
+    files = find_files(Path(data_dir))
+    cache_dir = Path(cache_dir or Path(data_dir) / ".rmaat_cache")
+    splits = [
+        cached_split([path], cache_dir, f"retrieval-{max_length}-1", lambda path=path: read_pairs(path, max_length))
+        for path in files
+    ]
+    return Dataset("retrieval", VOCAB_SIZE, 2, max_length, *splits, decode)
+
+
+def find_files(data_dir: Path) -> list[Path]:
+    """The train, eval and test file, all from the first folder that has any of them."""
+    for folder in FOLDERS:
+        files = [data_dir / folder / f"new_aan_pairs.{split}.tsv" for split in SPLITS]
+        missing = [file for file in files if not file.is_file()]
+        if not missing:
+            return files
+        if len(missing) < len(files):
+            raise InputError(f"{missing[0]}: missing beside the others; {REMEDY}")
+    raise InputError(f"{data_dir}: no new_aan_pairs.train.tsv here or in tsv_data; {REMEDY}")
+
+
+def read_pairs(path: Path, max_length: int) -> Split:
+    """Read one file line by line; only the first max_length bytes of each document are kept in memory."""
+    texts, lengths, labels = bytearray(), [], []
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
+            label, *documents = parse_line(line, f"{path}: line {number}")
+            labels.append(label)
+            for document in documents:
+                texts += document[:max_length]
+                lengths.append(min(len(document), max_length))
+    return check_split(text.byte_split(texts, lengths, labels, documents=2), path.name, path, 2)
+
+
+def parse_line(line: bytes, place: str) -> tuple[int, bytes, bytes]:
+    """Label and both documents of one line. Raises: InputError that starts with `place`."""
+    if len(line) == MAX_LINE:
+        raise InputError(f"{place} is longer than {MAX_LINE >> 20} MiB; end each pair with a line feed")
+    columns = line.rstrip(b"\r\n").split(b"\t")
+    if len(columns) != 5:
+        raise InputError(f"{place} has {len(columns)} columns, expected label, id, id, text, text; mend or remove it")
+    try:
+        label = float(columns[0])
+    except ValueError:
+        label = None
+    if label not in (0, 1):
+        raise InputError(f"{place} has label {columns[0][:40]!r}, expected 0.0 or 1.0; mend or remove it")
+    for document in columns[3:]:
+        text.check_text(document, place)
+    return int(label), columns[3], columns[4]
+
+
+def decode(tokens) -> str:
+    """The text of one document, (n,), or of both, (2, n), with a blank line between them."""
+    return "\n\n".join(text.decode(document) for document in np.atleast_2d(tokens))
