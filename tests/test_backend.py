@@ -8,7 +8,9 @@ import pytest
 import strict_device
 
 import rmaat_np as rn
-from rmaat_np import backend
+from rmaat_np import backend, settings, train
+from rmaat_np.data import recall
+from rmaat_np.data.batches import BatchOrder
 from rmaat_np.optim import adamw_init, adamw_step
 
 CFG = rn.Config(
@@ -99,3 +101,13 @@ def test_cupy_without_a_device_is_an_error_with_the_remedy(monkeypatch):
     with pytest.raises(backend.BackendError, match="nvidia-smi"):
         rn.backend.use("cupy")
     assert backend.xp is np
+
+
+def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(device, tmp_path):
+    dataset = recall.load(8, 2, rows=(64, 8, 8))
+    overrides = {"segment_length": 8, "num_segments": 2, "d_model": 8, "d_ff": 8, "steps": 2}
+    run = train.new_run(tmp_path / "run", settings.resolve("recall", "quick", "rmaat", overrides), dataset)
+    order = BatchOrder(dataset.train.lengths(), 4, 0)
+    strict_device.reset_synchronisations()
+    train.train_step(run, dataset, order, workers=1, replay_budget=0)
+    assert strict_device.synchronisations() == 1
