@@ -29,7 +29,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="training steps")
     parser.add_argument("--batch-size", type=int, help="rows per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--seed", type=int, help="of parameters, data order, dropout and generated data")
+    parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
     parser.add_argument("--cache-dir", type=Path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default runs/TASK-MODEL-TIME")
@@ -81,9 +81,7 @@ def check_unchanged(run, arguments) -> None:
 
 def load_data(chosen: settings.Settings, arguments):
     """The task's dataset for these settings."""
-    return load_dataset(
-        chosen.task, chosen.data, arguments.data_dir, chosen.train.seed, chosen.fields, arguments.cache_dir
-    )
+    return load_dataset(chosen.task, chosen.data, arguments.data_dir, chosen.fields, arguments.cache_dir)
 
 
 def announce(run, arguments) -> None:
@@ -119,7 +117,7 @@ def main(argv=None) -> int:
     arguments = parse_arguments(argv)
     try:
         return dispatch(arguments)
-    except (InputError, backend.BackendError) as error:
+    except (InputError, backend.BackendError, OSError) as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 2
     except train.Diverged as error:

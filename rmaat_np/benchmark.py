@@ -1,0 +1,398 @@
+"""Speed and memory of training steps: this package beside the same model in PyTorch. `python -m rmaat_np.benchmark`
+
+Every measurement runs in a process of its own with the same number of threads, the contenders in turn, several rounds;
+medians are reported. Peak memory is what a process needs above its idle state (everything loaded, nothing computed).
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+CONFIGS = {  # batch, and the model's fields
+    "small": (32, {"segment_length": 128, "num_segments": 4, "num_heads": 4}),
+    "lra": (32, {"segment_length": 256, "num_segments": 8, "num_heads": 2}),
+    "wide": (
+        8,
+        {
+            "segment_length": 512, "num_segments": 4, "num_memory": 16,
+            "d_model": 128, "num_heads": 4, "num_layers": 4, "d_ff": 512,
+        },
+    ),
+}  # fmt: skip
+CONTENDERS = ("amrb", "bptt", "torch", "torch-checkpoint")
+TARGETS = (  # contender, against, least ratio of tokens per second, largest ratio of peak memory
+    ("amrb", "torch", 1.0, 0.25),
+    ("bptt", "torch", 1.2, None),
+    ("amrb", "torch-checkpoint", 1.3, 1.0),
+)
+LONG_LIMIT = 8 * 2**30
+LONG_SEGMENT = 512
+
+
+def model_config(name: str):
+    """Batch size and Config of a benchmark configuration, or of one long sequence, "long:TOKENS"."""
+    from .config import Config
+
+    common = {"vocab_size": 32, "num_classes": 10, "d_model": 64, "num_layers": 2, "d_ff": 128, "num_memory": 8}
+    if name.startswith("long:"):
+        segments = int(name[5:]) // LONG_SEGMENT
+        shape = {"segment_length": LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
+        return 1, Config(**common | shape)
+    batch, shape = CONFIGS[name]
+    return batch, Config(**common | shape)
+
+
+def make_step(contender: str, batch: int, cfg, options, timed=None):
+    """A function of the step number: one training step (forward, backward, optimiser), until its loss is known."""
+    import numpy as np
+
+    from . import init_params
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)
+    labels = rng.integers(0, cfg.num_classes, batch)
+    params = init_params(cfg, dtype=options.dtype)
+    if contender.startswith("torch"):
+        return _torch_step(params, cfg, tokens, labels, contender == "torch-checkpoint", options)
+
+    from .optim import adamw_init, adamw_step
+    from .replay import loss_and_grads
+
+    if timed is not None:
+        params = {name: array.view(timed) for name, array in params.items()}
+    state = adamw_init(params)
+
+    def step(number):
+        loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, contender, workers=options.threads)
+        adamw_step(params, grads, state, number, 1e-3)
+        return float(loss)
+
+    return step
+
+
+def _torch_step(params, cfg, tokens, labels, checkpoint, options):
+    import torch
+
+    from . import backend, torch_reference
+
+    torch.set_num_threads(options.threads)
+    device = "cuda" if options.backend == "cupy" else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = options.tf32
+    params = {name: backend.to_host(array) for name, array in params.items()}
+    params = torch_reference.to_torch(params, device=device)
+    optimiser = torch.optim.AdamW(params.values(), lr=1e-3, weight_decay=0.01)
+    tokens, labels = torch.as_tensor(tokens, device=device).long(), torch.as_tensor(labels, device=device)
+
+    def step(number):
+        optimiser.zero_grad(set_to_none=True)
+        loss = torch_reference.loss(params, cfg, tokens, labels, checkpoint=checkpoint)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
+        optimiser.step()
+        return float(loss)
+
+    return step
+
+
+def measure(contender: str, config: str, options) -> dict:
+    """Time and peak memory of one contender, in this process. -> seconds per step, tokens_per_second, peak_bytes."""
+    from . import backend
+
+    backend.use(options.backend)
+    backend.keep_freed_memory()
+    batch, cfg = model_config(config)
+    step = make_step(contender, batch, cfg, options)
+    memory = _device_memory(contender) if options.backend == "cupy" else _host_memory()
+    next(memory)
+    seconds = []
+    begun = time.perf_counter()
+    while len(seconds) < options.steps + 1 and (len(seconds) < 2 or time.perf_counter() - begun < options.seconds):
+        started = time.perf_counter()
+        step(len(seconds))
+        seconds.append(time.perf_counter() - started)
+    timed = seconds[1:] if len(seconds) > 1 else seconds  # the first step warms up
+    return {
+        "seconds": median(timed),
+        "tokens_per_second": batch * cfg.max_length / median(timed),
+        "peak_bytes": next(memory),
+    }
+
+
+def _host_memory():
+    """Generator: start counting, then the largest resident set since, above its size at the start (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    idle = _status_bytes("VmRSS")
+    yield
+    yield _status_bytes("VmHWM") - idle
+
+
+def _status_bytes(field):
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def _device_memory(contender):
+    """Generator: start counting, then the largest sum of live device allocations since, above the start."""
+    if contender.startswith("torch"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        idle = torch.cuda.memory_allocated()
+        yield
+        yield torch.cuda.max_memory_allocated() - idle
+        return
+    from .device import PeakMemory
+
+    with PeakMemory() as memory:
+        yield
+        yield memory.peak
+
+
+def timed_array_class():
+    """An ndarray class that books the time of every NumPy call on it as matmul, elementwise, reductions or copies."""
+    import numpy as np
+
+    class Timed(np.ndarray):
+        booked: dict = {}
+
+        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+            if out is not None:
+                options["out"] = tuple(map(plain, out))
+            kind = "matmul" if ufunc is np.matmul else "elementwise" if method == "__call__" else "reductions"
+            result = book(kind, getattr(ufunc, method), *map(plain, inputs), **options)
+            return out[0] if out is not None else result.view(Timed) if isinstance(result, np.ndarray) else result
+
+        def __array_function__(self, function, types, arguments, options):
+            kind = "reductions" if function.__name__ in ("einsum", "vdot") else "copies"
+            return book(kind, super().__array_function__, function, types, arguments, options)
+
+        def __setitem__(self, key, value):
+            book("copies", plain(self).__setitem__, key, plain(value))
+
+    def plain(x):
+        return x.view(np.ndarray) if isinstance(x, Timed) else x
+
+    def book(kind, function, *arguments, **options):
+        started = time.perf_counter()
+        result = function(*arguments, **options)
+        Timed.booked[kind] = Timed.booked.get(kind, 0.0) + time.perf_counter() - started
+        return result
+
+    return Timed
+
+
+def breakdown(config: str, options) -> dict:
+    """Shares of an AMRB step's time by kind of operation, with one worker; the rest is Python. -> {kind: share}."""
+    batch, cfg = model_config(config)
+    timed = timed_array_class()
+    step = make_step("amrb", batch, cfg, options, timed=timed)
+    step(0)
+    timed.booked.clear()
+    started = time.perf_counter()
+    for number in (1, 2):
+        step(number)
+    total = time.perf_counter() - started
+    shares = {kind: seconds / total for kind, seconds in sorted(timed.booked.items(), key=lambda item: -item[1])}
+    return shares | {"python": 1 - sum(shares.values())}
+
+
+def in_own_process(work: str, contender: str, config: str, options) -> dict:
+    """Run one measurement in a fresh process. -> what `measure` or `breakdown` returned; {"error": ...} if it failed."""
+    threads = str(1 if not contender.startswith("torch") else options.threads)
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": str(options.threads)}
+    if options.tf32:
+        environment["CUPY_TF32"] = "1"
+    if work == "breakdown":
+        options = argparse.Namespace(**vars(options) | {"threads": 1})
+    request = json.dumps({"work": work, "contender": contender, "config": config, "options": vars(options)})
+    done = subprocess.run(
+        [sys.executable, "-m", "rmaat_np.benchmark", "--child", request],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["killed"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(configs, contenders, options) -> list[dict]:
+    """Rounds of all contenders in turn for every configuration. -> a row of medians for each of both."""
+    from tqdm.auto import tqdm
+
+    rows = []
+    with tqdm(total=len(configs) * len(contenders) * options.rounds, disable=None, unit="process") as bar:
+        for config in configs:
+            runs = {contender: [] for contender in contenders}
+            for _ in range(options.rounds):
+                for contender in contenders:
+                    bar.set_description(f"{config} {contender}")
+                    runs[contender].append(in_own_process("measure", contender, config, options))
+                    bar.update()
+            rows += [{"config": config, "contender": name} | summarise(results) for name, results in runs.items()]
+    return rows
+
+
+def summarise(results: list[dict]) -> dict:
+    """Medians over the rounds, and the spread of the speed. An error of any round is the result."""
+    errors = [result["error"] for result in results if "error" in result]
+    if errors:
+        return {"error": errors[0]}
+    speeds = [result["tokens_per_second"] for result in results]
+    return {
+        "tokens_per_second": round(median(speeds)),
+        "slowest": round(min(speeds)),
+        "fastest": round(max(speeds)),
+        "seconds_per_step": round(median(result["seconds"] for result in results), 4),
+        "peak_mb": round(median(result["peak_bytes"] for result in results) / 2**20, 1),
+    }
+
+
+def check_targets(rows) -> list[dict]:
+    """Every target beside the ratio that was reached."""
+    by_key = {(row["config"], row["contender"]): row for row in rows if "error" not in row}
+    checked = []
+    for config in dict.fromkeys(row["config"] for row in rows):
+        for ours, theirs, speed, memory in TARGETS:
+            a, b = by_key.get((config, ours)), by_key.get((config, theirs))
+            if a is None or b is None:
+                continue
+            row = {"config": config, "what": f"{ours} / {theirs}"}
+            row |= {"speed": round(a["tokens_per_second"] / b["tokens_per_second"], 2), "speed_target": speed}
+            row |= {"memory": round(a["peak_mb"] / b["peak_mb"], 2), "memory_target": memory}
+            row["met"] = row["speed"] >= speed and (memory is None or row["memory"] <= memory)
+            checked.append(row)
+    return checked
+
+
+def table(rows: list[dict], columns: list[str]) -> str:
+    """Rows as a Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        cells = (row.get(column, "") for column in columns)
+        lines.append("| " + " | ".join(f"{cell:,}" if type(cell) is int else str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Processor, cores and versions, as the tables' caption."""
+    import numpy as np
+
+    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    try:
+        from importlib.metadata import version
+
+        torch = f", PyTorch {version('torch')}"
+    except ImportError:
+        torch = ", no PyTorch"
+    cores = len(os.sched_getaffinity(0))
+    return f"{cpu[1] if cpu else platform.processor()}, {cores} cores, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
+
+
+def long_sequences(options) -> list[dict]:
+    """One sequence of 16 thousand to 1 million tokens per step; a contender is dropped once it passes 8 GB."""
+    lengths = [2**k for k in range(14, 21)]
+    rows, alive = [], list(options.contenders)
+    for length in lengths:
+        for contender in list(alive):
+            row = {"config": f"long:{length}", "contender": contender}
+            row |= summarise([in_own_process("measure", contender, row["config"], options)])
+            print(table([row], LONG_COLUMNS).splitlines()[-1], flush=True)
+            rows.append(row)
+            if "error" in row or row["peak_mb"] * 2**20 > LONG_LIMIT:
+                alive.remove(contender)
+    return rows
+
+
+def draw_long(rows, path) -> None:
+    """Peak memory and time per token over the length, log-log, to a PNG file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    marks = dict(zip(CONTENDERS, "os^d", strict=True))
+    for contender in dict.fromkeys(row["contender"] for row in rows):
+        mine = [row for row in rows if row["contender"] == contender and "error" not in row]
+        lengths = [int(row["config"][5:]) for row in mine]
+        axes[0].plot(lengths, [row["peak_mb"] for row in mine], marker=marks[contender], label=contender)
+        axes[1].plot(
+            lengths, [1e6 / row["tokens_per_second"] for row in mine], marker=marks[contender], label=contender
+        )
+    for axis, label in zip(axes, ("peak memory above idle, MB", "microseconds per token"), strict=True):
+        axis.set(xscale="log", xlabel="tokens in the sequence", ylabel=label, ylim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set(yscale="log", ylim=(None, None))
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+COLUMNS = ["config", "contender", "tokens_per_second", "slowest", "fastest", "seconds_per_step", "peak_mb", "error"]
+LONG_COLUMNS = ["config", "contender", "tokens_per_second", "peak_mb", "error"]
+TARGET_COLUMNS = ["config", "what", "speed", "speed_target", "memory", "memory_target", "met"]
+
+
+def parse_arguments(argv=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m rmaat_np.benchmark", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--rounds", type=int, default=3, help="processes per contender and configuration; default 3")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps in a process; default 10")
+    parser.add_argument("--seconds", type=float, default=20, help="start no further step after this long; default 20")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="workers, or PyTorch's threads"
+    )
+    parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA too")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--tf32", action="store_true", help="let matrix products round to TF32 (cupy)")
+    parser.add_argument(
+        "--long", metavar="PNG", help="instead: one sequence of 16 thousand to 1 million tokens, and a plot"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    """Measure, print tables, and write them."""
+    options = parse_arguments(argv)
+    if options.child:
+        request = json.loads(options.child)
+        inner = argparse.Namespace(**request["options"])
+        if request["work"] == "measure":
+            result = measure(request["contender"], request["config"], inner)
+        else:
+            result = breakdown(request["config"], inner)
+        print(json.dumps(result))
+        return 0
+    report = {"machine": machine(), "threads": options.threads, "backend": options.backend, "dtype": options.dtype}
+    print(f"{report['machine']}; {options.threads} threads, {options.backend}, {options.dtype}\n")
+    if options.long:
+        print(table([], LONG_COLUMNS))
+        report["rows"] = long_sequences(options)
+        draw_long(report["rows"], options.long)
+    else:
+        report["rows"] = compare(options.configs, options.contenders, options)
+        report["targets"] = check_targets(report["rows"])
+        print(table(report["rows"], COLUMNS), "", table(report["targets"], TARGET_COLUMNS), sep="\n")
+        if options.backend == "numpy":
+            report["breakdown"] = {name: in_own_process("breakdown", "amrb", name, options) for name in options.configs}
+            print("\nwhere an AMRB step's time goes (1 worker):")
+            for name, shares in report["breakdown"].items():
+                print(f"  {name}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
