@@ -11,9 +11,13 @@ import platform
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
+
+import numpy as np
+
+from .config import Config
+from .measuring import breakdown, measure
 
 CONFIGS = {  # batch, and the model's fields
     "small": (32, {"segment_length": 128, "num_segments": 4, "num_heads": 4}),
@@ -38,8 +42,6 @@ LONG_SEGMENT = 512
 
 def model_config(name: str):
     """Batch size and Config of a benchmark configuration, or of one long sequence, "long:TOKENS"."""
-    from .config import Config
-
     common = {"vocab_size": 32, "num_classes": 10, "d_model": 64, "num_layers": 2, "d_ff": 128, "num_memory": 8}
     if name.startswith("long:"):
         segments = int(name[5:]) // LONG_SEGMENT
@@ -49,161 +51,8 @@ def model_config(name: str):
     return batch, Config(**common | shape)
 
 
-def make_step(contender: str, batch: int, cfg, options, timed=None):
-    """A function of the step number: one training step (forward, backward, optimiser), until its loss is known."""
-    import numpy as np
-
-    from . import init_params
-
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)
-    labels = rng.integers(0, cfg.num_classes, batch)
-    params = init_params(cfg, dtype=options.dtype)
-    if contender.startswith("torch"):
-        return _torch_step(params, cfg, tokens, labels, contender == "torch-checkpoint", options)
-
-    from .optim import adamw_init, adamw_step
-    from .replay import loss_and_grads
-
-    if timed is not None:
-        params = {name: array.view(timed) for name, array in params.items()}
-    state = adamw_init(params)
-
-    def step(number):
-        loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, contender, workers=options.threads)
-        adamw_step(params, grads, state, number, 1e-3)
-        return float(loss)
-
-    return step
-
-
-def _torch_step(params, cfg, tokens, labels, checkpoint, options):
-    import torch
-
-    from . import backend, torch_reference
-
-    torch.set_num_threads(options.threads)
-    device = "cuda" if options.backend == "cupy" else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = options.tf32
-    params = {name: backend.to_host(array) for name, array in params.items()}
-    params = torch_reference.to_torch(params, device=device)
-    optimiser = torch.optim.AdamW(params.values(), lr=1e-3, weight_decay=0.01)
-    tokens, labels = torch.as_tensor(tokens, device=device).long(), torch.as_tensor(labels, device=device)
-
-    def step(number):
-        optimiser.zero_grad(set_to_none=True)
-        loss = torch_reference.loss(params, cfg, tokens, labels, checkpoint=checkpoint)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
-        optimiser.step()
-        return float(loss)
-
-    return step
-
-
-def measure(contender: str, config: str, options) -> dict:
-    """Time and peak memory of one contender, in this process. -> seconds per step, tokens_per_second, peak_bytes."""
-    from . import backend
-
-    backend.use(options.backend)
-    backend.keep_freed_memory()
-    batch, cfg = model_config(config)
-    step = make_step(contender, batch, cfg, options)
-    memory = _device_memory(contender) if options.backend == "cupy" else _host_memory()
-    next(memory)
-    seconds = []
-    begun = time.perf_counter()
-    while len(seconds) < options.steps + 1 and (len(seconds) < 2 or time.perf_counter() - begun < options.seconds):
-        started = time.perf_counter()
-        step(len(seconds))
-        seconds.append(time.perf_counter() - started)
-    timed = seconds[1:] if len(seconds) > 1 else seconds  # the first step warms up
-    return {
-        "seconds": median(timed),
-        "tokens_per_second": batch * cfg.max_length / median(timed),
-        "peak_bytes": next(memory),
-    }
-
-
-def _host_memory():
-    """Generator: start counting, then the largest resident set since, above its size at the start (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    idle = _status_bytes("VmRSS")
-    yield
-    yield _status_bytes("VmHWM") - idle
-
-
-def _status_bytes(field):
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
-
-def _device_memory(contender):
-    """Generator: start counting, then the largest sum of live device allocations since, above the start."""
-    if contender.startswith("torch"):
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        idle = torch.cuda.memory_allocated()
-        yield
-        yield torch.cuda.max_memory_allocated() - idle
-        return
-    from .device import PeakMemory
-
-    with PeakMemory() as memory:
-        yield
-        yield memory.peak
-
-
-def timed_array_class():
-    """An ndarray class that books the time of every NumPy call on it as matmul, elementwise, reductions or copies."""
-    import numpy as np
-
-    class Timed(np.ndarray):
-        booked: dict = {}
-
-        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-            if out is not None:
-                options["out"] = tuple(map(plain, out))
-            kind = "matmul" if ufunc is np.matmul else "elementwise" if method == "__call__" else "reductions"
-            result = book(kind, getattr(ufunc, method), *map(plain, inputs), **options)
-            return out[0] if out is not None else result.view(Timed) if isinstance(result, np.ndarray) else result
-
-        def __array_function__(self, function, types, arguments, options):
-            kind = "reductions" if function.__name__ in ("einsum", "vdot") else "copies"
-            return book(kind, super().__array_function__, function, types, arguments, options)
-
-        def __setitem__(self, key, value):
-            book("copies", plain(self).__setitem__, key, plain(value))
-
-    def plain(x):
-        return x.view(np.ndarray) if isinstance(x, Timed) else x
-
-    def book(kind, function, *arguments, **options):
-        started = time.perf_counter()
-        result = function(*arguments, **options)
-        Timed.booked[kind] = Timed.booked.get(kind, 0.0) + time.perf_counter() - started
-        return result
-
-    return Timed
-
-
-def breakdown(config: str, options) -> dict:
-    """Shares of an AMRB step's time by kind of operation, with one worker; the rest is Python. -> {kind: share}."""
-    batch, cfg = model_config(config)
-    timed = timed_array_class()
-    step = make_step("amrb", batch, cfg, options, timed=timed)
-    step(0)
-    timed.booked.clear()
-    started = time.perf_counter()
-    for number in (1, 2):
-        step(number)
-    total = time.perf_counter() - started
-    shares = {kind: seconds / total for kind, seconds in sorted(timed.booked.items(), key=lambda item: -item[1])}
-    return shares | {"python": 1 - sum(shares.values())}
-
-
 def in_own_process(work: str, contender: str, config: str, options) -> dict:
-    """Run one measurement in a fresh process. -> what `measure` or `breakdown` returned; {"error": ...} if it failed."""
+    """Run one measurement in a fresh process. -> what `measure` or `breakdown` returned, or {"error": ...}."""
     threads = str(1 if not contender.startswith("torch") else options.threads)
     environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": str(options.threads)}
     if options.tf32:
@@ -282,8 +131,6 @@ def table(rows: list[dict], columns: list[str]) -> str:
 
 def machine() -> str:
     """Processor, cores and versions, as the tables' caption."""
-    import numpy as np
-
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     try:
         from importlib.metadata import version
@@ -291,8 +138,8 @@ def machine() -> str:
         torch = f", PyTorch {version('torch')}"
     except ImportError:
         torch = ", no PyTorch"
-    cores = len(os.sched_getaffinity(0))
-    return f"{cpu[1] if cpu else platform.processor()}, {cores} cores, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
+    name, cores = cpu[1] if cpu else platform.processor(), len(os.sched_getaffinity(0))
+    return f"{name}, {cores} cores, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
 
 
 def long_sequences(options) -> list[dict]:
@@ -369,9 +216,9 @@ def main(argv=None) -> int:
         request = json.loads(options.child)
         inner = argparse.Namespace(**request["options"])
         if request["work"] == "measure":
-            result = measure(request["contender"], request["config"], inner)
+            result = measure(request["contender"], *model_config(request["config"]), inner)
         else:
-            result = breakdown(request["config"], inner)
+            result = breakdown(*model_config(request["config"]), inner)
         print(json.dumps(result))
         return 0
     report = {"machine": machine(), "threads": options.threads, "backend": options.backend, "dtype": options.dtype}

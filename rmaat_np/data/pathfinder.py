@@ -69,7 +69,7 @@ def find_folder(data_dir: Path, difficulty: str) -> Path:
 
 
 def divide(split: Split, order: np.ndarray) -> list[Split]:
-    """Cut rows, in the given order, into 80 % train, 10 % val and 10 % test; each split keeps the order of the files."""
+    """Cut rows, in the given order, into 80 % train, 10 % val, 10 % test; within a split they keep the file order."""
     tenth = len(split) // 10
     tokens = split.tokens.reshape(len(split), LENGTH)
     parts = map(np.sort, np.split(order, [len(split) - 2 * tenth, len(split) - tenth]))
