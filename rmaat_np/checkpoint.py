@@ -4,6 +4,7 @@ import json
 import os
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from .errors import InputError
 from .params import check_params
 
 FORMAT = 1
+DAMAGED = (  # what reading a truncated, altered or foreign file raises
+    OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RuntimeError,
+    SyntaxError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def write_atomically(path, write) -> None:
@@ -33,7 +38,8 @@ def write_atomically(path, write) -> None:
             f"{path}: cannot be written ({error.strerror or error}); free space or choose another --out"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
@@ -55,27 +61,18 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; name a .npz file that a run wrote, or its folder") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: not a readable checkpoint ({error or type(error).__name__}); use another one of the run"
         ) from None
     try:
         meta = json.loads(str(arrays.pop("meta")))
         version = meta["format"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise InputError(f"{path}: holds no checkpoint of this program; name a .npz file that a run wrote") from None
     if version != FORMAT:
         raise InputError(

@@ -45,8 +45,8 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, but it must be at least 1")
         for name in ("warmup_steps", "seed", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be at least 0")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be finite and at least 0")
         for name in ("lr", "clip_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}, but it must be a finite number above 0")
@@ -117,12 +117,17 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
             train[key] = value
         elif key in data:
             check_field(key, value, type(data[key]))
+            if type(value) is int and value < 1:
+                raise InputError(f"{key} is {value}, but it must be at least 1")
             data[key] = value
         else:
             known = sorted(model_keys | train_keys | data.keys())
             close = difflib.get_close_matches(key, known, 3) or known
             raise InputError(f"--set {key}: unknown; did you mean {', '.join(close)}?")
-    return Settings(task, preset, model, data, shape, TrainConfig(**train))
+    complete = asdict(Config(vocab_size=2, num_classes=2, **shape))  # refuses wrong values before any data is read
+    return Settings(
+        task, preset, model, data, {key: complete[key] for key in complete if key in model_keys}, TrainConfig(**train)
+    )
 
 
 def parse_assignment(text: str) -> tuple[str, object]:

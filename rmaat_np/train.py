@@ -73,9 +73,13 @@ def new_run(folder, settings: Settings, dataset: Dataset) -> Run:
     cfg = settings.config(dataset)
     params = init_params(cfg, settings.train.seed, settings.train.dtype)
     make_folder(folder)
-    record = {"settings": settings.to_json(), "config": asdict(cfg), "parameters": count_parameters(params)}
-    write_atomically(folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
     return Run(folder, settings, cfg, params, adamw_init(params), Progress())
+
+
+def write_config(run: Run) -> None:
+    """Write config.json: the settings, the model's Config and the parameter count."""
+    record = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "parameters": count_parameters(run.params)}
+    write_atomically(run.folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
 
 
 def make_folder(folder: Path) -> None:
@@ -127,7 +131,10 @@ def train(run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 
     Raises: Interrupted after SIGINT or SIGTERM, with the state saved; Diverged if a number is no longer finite.
     """
     order = BatchOrder(dataset.train.lengths(), run.settings.train.batch_size, run.settings.train.seed)
+    if run.progress.best_step and not (run.folder / "best.npz").exists():
+        raise InputError(f"{run.folder / 'best.npz'}: is missing; put it back, or start a new run")
     with only_process(run.folder), stop_requests() as stop, open_metrics(run) as metrics:
+        write_config(run)
         while run.progress.step < run.settings.train.steps:
             row = train_step(run, dataset, order, workers, replay_budget)
             metrics.write(json.dumps(row) + "\n")
@@ -159,10 +166,7 @@ def train_step(run: Run, dataset: Dataset, order: BatchOrder, workers: int, repl
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
     loss, accuracy, norm = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
     if not np.isfinite(loss + norm):
-        raise Diverged(
-            f"step {step}: loss {loss}, gradient norm {norm}; lower --lr or clip_norm, and start again or "
-            f"from the last checkpoint with --resume {run.folder}"
-        )
+        raise Diverged(f"step {step}: loss {loss}, gradient norm {norm}; start again with a lower --lr or clip_norm")
     run.progress.step += 1
     run.progress.seconds += time.perf_counter() - begun
     run.progress.tokens += int(np.count_nonzero(tokens))

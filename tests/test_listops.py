@@ -1,55 +1,16 @@
-"""ListOps: vocabulary, values, LRA's file format, and the generator's distribution against a naive sampler."""
+"""ListOps: vocabulary, values, LRA's file format, and the whole task as it is loaded."""
 
 import csv
 import io
-import math
-import random
-import statistics
 import tracemalloc
-from collections import Counter
 
 import numpy as np
 import pytest
+from listops_reference import naive, rows_of
 
 from rmaat_np.data import listops
 from rmaat_np.data.dataset import make_split
 from rmaat_np.errors import InputError
-
-NAMES = ("[MIN", "[MAX", "[MED", "[SM")
-
-
-# A naive sampler, straight from the task's definition: recursive, with the tree as nested tuples, printed LRA's way.
-
-
-def naive_tree(rng, depth, max_depth, max_args, operator_share=0.25, min_args=2, names=NAMES, digits=range(10)):
-    """(nested pairs, value, length)"""
-    rest = (max_depth, max_args, operator_share, min_args, names, digits)
-    if depth >= max_depth or rng.random() >= operator_share:
-        digit = rng.choice(digits)
-        return str(digit), digit, 1
-    children = [naive_tree(rng, depth + 1, *rest) for _ in range(rng.randint(min_args, max_args))]
-    name = rng.choice(names)
-    pairs = name
-    for child in children:
-        pairs = (pairs, child[0])
-    values = [child[1] for child in children]
-    reduce = {"[MIN": min, "[MAX": max, "[MED": lambda v: int(statistics.median(v)), "[SM": lambda v: sum(v) % 10}
-    return (pairs, "]"), reduce[name](values), 2 + sum(child[2] for child in children)
-
-
-def printed(pairs):
-    return pairs if isinstance(pairs, str) else f"( {printed(pairs[0])} {printed(pairs[1])} )"
-
-
-def naive(count, seed, min_length, max_length, max_depth, max_args, **changes):
-    """{source: value} of distinct trees."""
-    rng, found = random.Random(seed), {}
-    while len(found) < count:
-        pairs, value, length = naive_tree(rng, 1, max_depth, max_args, **changes)
-        if min_length < length < max_length:
-            found[printed(pairs)] = value
-    return found
-
 
 EXAMPLES = naive(300, 5, 3, 200, 6, 7) | {"7": 7}
 
@@ -103,7 +64,9 @@ def test_evaluate_does_not_recurse():
     assert listops.evaluate(tokens) == 3
 
 
-@pytest.mark.parametrize("source", ["", "]", "1 2", "[MAX ]", "[MAX 1", "[MAX 1 ] ]", "[MAX 1 ] 2", "1 ]", "[MIN [MAX 1 ]"])
+@pytest.mark.parametrize(
+    "source", ["", "]", "1 2", "[MAX ]", "[MAX 1", "[MAX 1 ] ]", "[MAX 1 ] 2", "1 ]", "[MIN [MAX 1 ]"]
+)
 def test_malformed_expressions_are_refused(source):
     with pytest.raises(InputError, match="malformed expression"):
         listops.evaluate(listops.encode(source))
@@ -219,94 +182,102 @@ def test_reading_streams(tmp_path):
     assert len(split) == 20 * len(EXAMPLES) and peak < size < 8 * len(split.tokens)
 
 
-# The generator
+# Whole tasks
 
 
-def features(source, value):
-    """What a tree is counted by; each feature is one small integer or name per tree."""
-    tokens = source.replace("(", "").replace(")", "").split()
-    open_operators, arity_of, deepest, nested = [], [], 1, 0
-    for token in tokens:
-        if open_operators and token != "]":
-            open_operators[-1][1] += 1
-        if token in NAMES:
-            open_operators.append([len(arity_of), 0])
-            arity_of.append(0)
-            deepest = max(deepest, len(open_operators) + 1)
-            nested = nested or len(open_operators) - 1
-        elif token == "]":
-            operator, arity = open_operators.pop()
-            arity_of[operator] = arity
-    operators = [token for token in tokens if token in NAMES]
-    return {
-        "length": len(tokens),
-        "value": value,
-        "root": tokens[0],
-        "root's arguments": arity_of[0],
-        "last operator": operators[-1],
-        "last operator's arguments": arity_of[-1],
-        "operators": len(operators),
-        "depth": deepest,
-        "first argument": tokens[1],
-        "last argument": tokens[-2],
-    }
+@pytest.mark.parametrize("folder", ["", "listops-1000", "lra_release/listops-1000"])
+def test_load_lra(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    rows = list(EXAMPLES.items())
+    parts = {"train": rows[:200], "val": rows[200:250], "test": rows[250:]}
+    for name, part in parts.items():
+        (tmp_path / folder / f"basic_{name}.tsv").write_bytes(lra_file(part))
+    for _ in range(2):  # the second time from the cache
+        data = listops.load(tmp_path)
+        assert [rows_of(split) for split in (data.train, data.val, data.test)] == list(parts.values())
+    assert (data.task, data.vocab_size, data.num_classes, data.max_length, data.pair) == (
+        "listops",
+        16,
+        10,
+        2000,
+        False,
+    )
+    assert len(list((tmp_path / ".rmaat_cache").iterdir())) == 3
+    with pytest.raises(InputError, match=r"basic_train\.tsv: line \d+ has \d+ tokens, more than max_length 50"):
+        listops.load(tmp_path, max_length=50)
 
 
-def surprise(a, b):
-    """Two-sample chi-square of equally many draws as a normal deviate (Wilson and Hilferty 1931)."""
-    joint = a + b
-    rare = {key for key, count in joint.items() if count < 20}
-    bins = [(a[key], b[key]) for key in joint if key not in rare]
-    bins.append((sum(a[key] for key in rare), sum(b[key] for key in rare)))
-    chi2 = sum((x - y) ** 2 / (x + y) for x, y in bins if x + y)
-    k = len(bins) - 1
-    return ((chi2 / k) ** (1 / 3) - (1 - 2 / (9 * k))) / math.sqrt(2 / (9 * k)) if k else 0.0
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(
+        InputError, match="no listops-1000/basic_train.tsv, .* here; unpack listops-1000 of LRA"
+    ) as error:
+        listops.load(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    (tmp_path / "listops-1000").mkdir()
+    (tmp_path / "listops-1000" / "basic_train.tsv").write_bytes(lra_file([]))
+    with pytest.raises(InputError, match=r"listops-1000/basic_val\.tsv: missing beside the others"):
+        listops.load(tmp_path)
 
 
-def worst_surprise(a, b):
-    counts = [Counter((name, x) for row in rows for name, x in features(*row).items()) for rows in (a, b)]
-    names = {name for name, _ in counts[0]}
-    by_name = [[Counter({k: c for k, c in count.items() if k[0] == n}) for count in counts] for n in names]
-    return max(surprise(*pair) for pair in by_name)
+def test_generate_lra_writes_what_load_reads(tmp_path):
+    folder = listops.generate_lra(tmp_path, seed=1, rows=(30, 6, 5), progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["basic_test.tsv", "basic_train.tsv", "basic_val.tsv"]
+    data = listops.load(tmp_path)
+    splits = (data.train, data.val, data.test)
+    assert [len(split) for split in splits] == [30, 6, 5]
+    rows = [row for split in splits for row in rows_of(split)]
+    assert len(set(rows)) == 41
+    for split in splits:
+        listops.check_targets(split)
+        assert split.lengths().min() > 500 and split.lengths().max() < 2000
+    with pytest.raises(InputError, match=r"basic_train\.tsv: exists already"):
+        listops.generate_lra(tmp_path, rows=(3, 1, 1))
 
 
-def rows_of(split):
-    return [(listops.to_source(split.sequence(row)), int(split.labels[row])) for row in range(len(split))]
+def test_generate_lra_into_a_file_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/listops-1000: cannot be made"):
+        listops.generate_lra(tmp_path / "file")
 
 
-RANGES = {"short": (5, 40, 4, 5), "long": (40, 150, 10, 10)}
-COUNT = 3000
+SHORT = {"min_length": 5, "max_length": 20, "max_depth": 3, "max_args": 4, "rows": (300, 40, 50)}
 
 
-@pytest.fixture(scope="module", params=RANGES)
-def generated(request):
-    ranges = RANGES[request.param]
-    return rows_of(listops.generate(COUNT, 1, *ranges)), ranges
-
-
-def test_distribution_is_the_naive_samplers(generated):
-    rows, ranges = generated
-    assert worst_surprise(rows, naive(COUNT, 2, *ranges).items()) < 4
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"operator_share": 0.3},
-        {"operator_share": 0.2},
-        {"min_args": 3},
-        {"names": (*NAMES, "[SM")},
-        {"digits": range(9)},
-        {"max_args": -1},
-        {"max_depth": -1},
-        {"min_length": 1},
-        {"max_length": -1},
-    ],
-    ids=str,
+CHANGES = (
+    {"seed": 1},
+    {"min_length": 6},
+    {"max_length": 21},
+    {"max_depth": 4},
+    {"max_args": 5},
+    {"rows": (300, 40, 51)},
 )
-def test_a_wrong_distribution_would_be_seen(generated, changes):
-    rows, ranges = generated
-    names = ("min_length", "max_length", "max_depth", "max_args")
-    shifted = [value + changes.get(name, 0) for name, value in zip(names, ranges, strict=True)]
-    others = {name: value for name, value in changes.items() if name not in names}
-    print(worst_surprise(rows, naive(COUNT, 2, *shifted, **others).items()))
+
+
+def short(folder, seed=0, **changes):
+    data = listops.load_short(folder, seed, **SHORT | changes)
+    return [rows_of(split) for split in (data.train, data.val, data.test)], data
+
+
+def test_short_splits_share_no_row(tmp_path):
+    splits, data = short(tmp_path)
+    assert [len(rows) for rows in splits] == [300, 40, 50] and len(set(sum(splits, []))) == 390
+    assert (data.vocab_size, data.num_classes, data.max_length) == (16, 10, 19)
+    assert max(split.lengths().max() for split in (data.train, data.val, data.test)) == 19
+
+
+def test_short_is_generated_once_for_its_options(tmp_path, monkeypatch):
+    splits, _ = short(tmp_path)
+    others = [short(tmp_path, **change)[0] for change in CHANGES]
+    assert all(other != splits for other in others) and len(list(tmp_path.iterdir())) == 1 + len(CHANGES)
+    monkeypatch.setattr(listops, "generate", None)
+    assert short(tmp_path)[0] == splits
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_a_truncated_short_cache_is_made_anew(tmp_path, keep):
+    splits, _ = short(tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    assert short(tmp_path)[0] == splits
+    assert len(path.read_bytes()) == len(whole)

@@ -37,7 +37,7 @@ FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
 def generate_dataset(cache_dir, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
     """Pathfinder drawn rather than downloaded, split 80/10/10; drawn once, then read from cache_dir.
 
-    count: images over all splits; LRA has 200,000 of each difficulty. One core draws 200 to 500 a second.
+    count: images over all splits; LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
     Raises: InputError for an unknown difficulty, a count below 10, or a negative seed.
     """
     if count < 10:
@@ -135,7 +135,6 @@ def _grow(rng, masks, headings, tails, length):
     Shapes: masks (k, WIDTH * WIDTH) uint8, headings (k, s), tails (k, s, 2)
             -> paddles of the survivors (<= k, s, length, 3) ints, their masks
     """
-    masks = masks.copy()
     paddles = np.empty((*headings.shape, length, 3), dtype=np.int64)
     paddles[:, :, 0, 0], paddles[:, :, 0, 1:] = headings, tails
     pivots = _move(_move(tails, DIRECTION[headings], PADDLE), -DIRECTION[headings], PADDLE + MARGIN)

@@ -1,0 +1,391 @@
+"""The command: what it prints, its exit codes, and one line on stderr for everything that a user can get wrong."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import run_lra
+from rmaat_np import train
+from rmaat_np.data import recall
+from rmaat_np.settings import MODELS
+
+SCRIPT = Path(run_lra.__file__)
+FIELDS = ("d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "segment_length=8", "num_segments=2", "num_memory=2")
+TINY = ["--task", "recall", "--workers", "1", "--steps", "6", "--batch-size", "8", "--set", "eval_every=3"]
+TINY += [part for field in FIELDS for part in ("--set", field)]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Run in an empty folder, and draw no pictures: that takes longer than these runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_curve", lambda folder: None)
+
+
+@pytest.fixture
+def call(capsys):
+    """Call the command in this process. -> exit code, stdout, stderr"""
+
+    def call(*arguments):
+        try:
+            code = run_lra.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        except KeyboardInterrupt:  # would end pytest itself
+            pytest.fail("KeyboardInterrupt came out of the command")
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run; tests that write into it take a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "draw_curve", lambda folder: None)
+        assert run_lra.main([*TINY, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run, named `run` in the working folder."""
+    return Path(shutil.copytree(finished, tmp_path / "run").name)
+
+
+def assert_refused(outcome, *fragments, code=2):
+    """Exit code 2 and one line on stderr that holds the fragments."""
+    found, _, err = outcome
+    assert found == code
+    assert err.startswith("run_lra.py: ") and err.endswith("\n") and err.count("\n") == 1, err
+    for fragment in fragments:
+        assert str(fragment) in err, err
+
+
+def result_of(folder):
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+# what works
+
+
+def test_training_says_what_it_does_and_where_everything_is(call):
+    code, out, err = call(*TINY, "--out", "runs/new", "--set", "retention=online")
+    assert (code, err) == (0, "")
+    assert {"config.json", "metrics.jsonl", "result.json", "best.npz", "last.npz"} <= set(os.listdir("runs/new"))
+    assert 'retention="online"' in out and "steps=6" in out and "numpy" in out and "2 segments of 8 tokens" in out
+    assert f"test accuracy {result_of('runs/new')['test_accuracy']:.3f}" in out
+    assert "step 3: validation" in out and "step 6: validation" in out
+    assert "--eval runs/new/best.npz" in out
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains(call, model):
+    code, _, err = call(*TINY, "--out", "run", "--model", model, "--steps", 2)
+    assert (code, err) == (0, "")
+    assert result_of("run")["model"] == model
+    assert result_of("run")["method"] == MODELS[model].get("method", "amrb")
+
+
+def test_default_folder_is_named_after_the_run(call):
+    code, _, _ = call(*TINY, "--steps", 1)
+    (folder,) = Path("runs").iterdir()
+    assert code == 0 and folder.name.startswith("recall-rmaat-") and (folder / "result.json").exists()
+
+
+def test_options_reach_the_run(call):
+    options = ("--steps", 2, "--lr", 0.5, "--seed", 9, "--method", "bptt", "--preset", "quick", "--replay-budget", 1.5)
+    assert call(*TINY, *options, "--out", "run")[0] == 0
+    saved = train.load_run("run").settings
+    assert (saved.train.steps, saved.train.lr, saved.train.seed, saved.train.method) == (2, 0.5, 9, "bptt")
+    assert (saved.train.batch_size, saved.preset, saved.fields["num_memory"]) == (8, "quick", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [("best.npz", "test_accuracy"), ("last.npz", "test_accuracy_last"), ("", "test_accuracy_last")],
+    ids=["best", "last", "folder"],
+)
+def test_evaluation_repeats_the_result(call, finished, name, which):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    code, out, err = call("--eval", finished / name)
+    assert (code, err) == (0, "")
+    scores = json.loads(out.splitlines()[-1])
+    assert scores["test_accuracy"] == result_of(finished)[which]
+    assert scores["checkpoint"] == str(finished / (name or "last.npz"))
+    assert scores["step"] == (result_of(finished)["best_step"] if name == "best.npz" else 6)
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_finished_run_can_be_resumed(call, run, finished):
+    code, out, err = call("--resume", run)
+    assert (code, err) == (0, "")
+    assert result_of(run) == result_of(finished)
+    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_help(call):
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    options = ("task", "preset", "model", "backend", "method", "steps", "batch-size", "lr", "seed", "data-dir", "out")
+    assert all(f"--{option} " in out for option in (*options, "resume", "eval", "workers", "replay-budget", "set"))
+
+
+def test_workers_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert run_lra.default_workers() == 1
+
+
+# interrupted, in a process of its own
+
+
+def start_process(*arguments):
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def wait_for(path, process):
+    """Until the file is there."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_interrupted_process_goes_on_bit_for_bit():
+    options = [*TINY, "--steps", 200, "--set", "eval_every=20", "--set", "dropout=0.1"]
+    process, whole = start_process(*options, "--out", "run"), start_process(*options, "--out", "whole")
+    wait_for(Path("run/last.npz"), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    step = train.load_run("run").progress.step
+    assert 20 <= step < 200
+    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run\n"
+
+    for going_on in (start_process("--resume", "run", "--workers", 1), whole):
+        _, err = going_on.communicate(timeout=60)
+        assert (going_on.returncode, err) == (0, "")
+    for name in ("last.npz", "best.npz"):
+        with np.load(f"run/{name}") as ours, np.load(f"whole/{name}") as theirs:
+            assert ours.files == theirs.files
+            for key in set(ours.files) - {"meta"}:
+                np.testing.assert_array_equal(ours[key], theirs[key], err_msg=f"{name} {key}")
+    assert Path("run/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+    assert result_of("run")["test_accuracy"] == result_of("whole")["test_accuracy"]
+
+
+def test_interrupted_before_training(call, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_lra, "load_dataset", stop)
+    assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
+
+
+# resuming with options that contradict the run
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--lr", 0.5), ("lr is 0.002", "0.5")),
+        (("--steps", 99), ("steps is 6", "99")),
+        (("--seed", 1), ("seed is 0", "1")),
+        (("--batch-size", 9), ("batch_size is 8", "9")),
+        (("--method", "bptt"), ("method is 'amrb'", "'bptt'")),
+        (("--model", "rmt"), ("model is 'rmaat'", "'rmt'")),
+        (("--task", "text"), ("task is 'recall'", "'text'")),
+        (("--preset", "small"), ("preset is 'quick'", "'small'")),
+        (("--set", "d_model=32"), ("d_model is 16", "32")),
+        (("--set", "dropout=0.5"), ("dropout is 0.0", "0.5")),
+        (("--set", "dtype=float64"), ("dtype is 'float32'", "'float64'")),
+        (("--set", "d_modl=32"), ("--set d_modl", "unknown", "d_model")),
+        (("--set", "lr"), ("--set lr", "key=value")),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+def test_contradicting_options(call, finished, mode, options, fragments):
+    assert_refused(call(mode, finished / "last.npz", *options), *fragments)
+
+
+def test_agreeing_options_are_accepted(call, run):
+    same = ("--lr", 0.002, "--task", "recall", "--model", "rmaat", "--set", "dropout=0.0", "--set", "alpha=1")
+    assert call("--resume", run, *same)[0] == 0
+
+
+# wrong input: exit code 2 and one line, and no folder is made
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--set", "d_modl=32"), ("--set d_modl", "did you mean d_model")),
+        (("--set", "d_model"), ("--set d_model", "key=value")),
+        (("--set", "=3"), ("--set =3", "key=value")),
+        (("--set", "d_model=15"), ("d_model 15", "num_heads 2")),
+        (("--set", "d_model=big"), ("d_model", "'big'", "whole number")),
+        (("--set", "num_memory=0"), ("num_memory", 'pooling to "mean"')),
+        (("--set", "retention=linear"), ("retention", "integrate, scale, online, none")),
+        (("--set", "segment_length=abc"), ("segment_length", "'abc'", "whole number")),
+        (("--set", "segment_length=0"), ("segment_length", "at least 1")),
+        (("--set", "num_segments=-1"), ("num_segments", "at least 1")),
+        (("--set", "dropout=1"), ("dropout", "below 1")),
+        (("--set", "dtype=float16"), ("dtype", "float32, float64")),
+        (("--set", "weight_decay=inf"), ("weight_decay", "inf")),
+        (("--set", "lr=nan"), ("lr", "nan")),
+        (("--steps", 0), ("steps", "at least 1")),
+        (("--batch-size", -1), ("batch_size", "at least 1")),
+        (("--lr", 0), ("lr", "above 0")),
+        (("--seed", -1), ("seed", "at least 0")),
+        (("--preset", "huge"), ("--preset huge", "quick")),
+        (("--workers", 0), ("--workers 0", "at least 1")),
+        (("--replay-budget", -1), ("--replay-budget -1", "at least 0")),
+        (("--replay-budget", "nan"), ("--replay-budget nan",)),
+        (("--replay-budget", "inf"), ("--replay-budget inf",)),
+        (("--set", "d_model=1000000000000"), ("allocate",)),
+    ],
+    ids=str,
+)
+def test_wrong_options(call, options, fragments):
+    assert_refused(call(*TINY, "--out", "run", *options), *fragments)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--foo",), ("unrecognized arguments", "--foo")),
+        (("--lr", "fast"), ("--lr", "'fast'")),
+        (("--steps", "1.5"), ("--steps", "'1.5'")),
+        (("--task", "chess"), ("--task", "'chess'", "listops")),
+        (("--model", "gpt"), ("--model", "'gpt'", "rmaat")),
+        (("--method", "rtrl"), ("--method", "'rtrl'", "amrb")),
+        (("--backend", "jax"), ("--backend", "'jax'", "cupy")),
+        (("--step", "5"), ("--step",)),
+        (("--set",), ("--set", "expected one argument")),
+        (("--resume", "a", "--out", "b"), ("--out", "--resume", "not allowed with")),
+        (("--resume", "a", "--eval", "b"), ("--eval", "--resume", "not allowed with")),
+        (("--eval", "a", "--out", "b"), ("--out", "--eval", "not allowed with")),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_exist_or_do_not_go_together(call, options, fragments):
+    code, out, err = call(*options)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: ") and "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("run_lra.py: error: ") and all(fragment in last for fragment in fragments)
+
+
+def test_rows_longer_than_the_model_reads(call, monkeypatch):
+    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: recall.load(8, 3, rows=(8, 8, 8)))
+    outcome = call(*TINY, "--out", "run")
+    assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "--set")
+    assert not Path("run").exists()
+
+
+def test_folder_that_holds_a_run(call, run, finished):
+    assert_refused(call(*TINY, "--out", run), "run: already holds a run", "--resume run", "--out")
+    for path in finished.iterdir():
+        assert (run / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/below", "n" * 300])
+def test_folders_that_cannot_be_made(call, name):
+    Path("taken").write_text("a file")
+    assert_refused(call(*TINY, "--out", name), name)
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+@pytest.mark.parametrize("name", ["nothing", "nothing.npz", "no/last.npz", "empty", "n" * 300])
+def test_missing_checkpoints(call, mode, name):
+    Path("empty").mkdir()
+    assert_refused(call(mode, name), name)
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+@pytest.mark.parametrize("size", [0, 10, 1000, -1000, -1])
+def test_truncated_checkpoints(call, run, mode, size):
+    path = run / "last.npz"
+    path.write_bytes(path.read_bytes()[:size])
+    assert_refused(call(mode, path), path, "not a readable checkpoint")
+    assert_refused(call(mode, run), path, "not a readable checkpoint")
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+def test_files_that_are_no_checkpoints(call, run, mode):
+    np.savez("foreign.npz", x=np.ones(3))
+    np.save("array.npy", np.ones(3))
+    for path in ("foreign.npz", "array.npy", run / "metrics.jsonl", run / "config.json"):
+        assert_refused(call(mode, path), path)
+
+
+def test_folder_that_another_process_trains_in(run):
+    with train.only_process(run):
+        process = start_process("--resume", run)
+        out, err = process.communicate(timeout=60)
+    assert_refused((process.returncode, out, err), "run: another process trains in this folder", "--out")
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+def test_folder_whose_files_cannot_be_opened(call, run, name):
+    (run / name).unlink()
+    (run / name).mkdir()
+    assert_refused(call("--resume", run), run / name)
+
+
+@pytest.mark.parametrize("room", [0, 2000, 10_000])
+def test_full_disk(call, room):
+    """Nothing fits; config.json and the first lines fit; all but a checkpoint fits."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        outcome = call(*TINY, "--steps", 60, "--set", "eval_every=30", "--out", "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_refused(outcome, "File too large")
+    assert set(os.listdir("run")) <= {".lock", "config.json", "metrics.jsonl"}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence(call):
+    options = ("--lr", 1e30, "--set", "warmup_steps=0", "--out", "run")
+    assert_refused(call(*TINY, *options), "loss", "--lr", code=1)
+
+
+def test_cupy_is_not_installed(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert_refused(call(*TINY, "--out", "run", "--backend", "cupy"), "backend cupy", "pip install cupy")
+    assert not Path("run").exists()
+
+
+def test_cupy_finds_no_device(call, monkeypatch):
+    cupy = ModuleType("cupy")
+    cupy.is_available = lambda: False
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert_refused(call(*TINY, "--out", "run", "--backend", "cupy"), "backend cupy", "device", "nvidia-smi")
+
+
+def test_tqdm_is_not_installed(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    assert_refused(call(*TINY, "--out", "run"), "tqdm", "pip install tqdm")

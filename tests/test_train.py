@@ -1,0 +1,378 @@
+"""A run and its folder: what is written, and that an interrupted run goes on bit for bit as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from rmaat_np import curve, train
+from rmaat_np.checkpoint import load_checkpoint, save_checkpoint
+from rmaat_np.data import recall
+from rmaat_np.errors import InputError
+from rmaat_np.optim import learning_rate
+from rmaat_np.replay import predict
+from rmaat_np.settings import resolve
+
+STEPS = 12
+SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
+SIZES |= {"num_memory": 2, "dropout": 0.1, "steps": STEPS, "batch_size": 8, "eval_every": 5, "warmup_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """The recall probe, 64 / 32 / 48 rows."""
+    return recall.load(8, 2, seed=0, rows=(64, 32, 48))
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch):
+    """Drawing takes longer than these runs."""
+    monkeypatch.setattr(train, "draw_curve", lambda folder: None)
+
+
+def start(folder, data, **overrides):
+    return train.new_run(folder, resolve("recall", "quick", "rmaat", SIZES | overrides), data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data):
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "draw_curve", lambda folder: None)
+        train.train(start(folder, data), data)
+    return folder
+
+
+def arrays_of(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files if name != "meta"}
+
+
+def assert_equal_runs(left, right):
+    """Checkpoints bit for bit, metrics line for line, and the result but for its timing."""
+    for name in ("last.npz", "best.npz"):
+        ours, theirs = arrays_of(left / name), arrays_of(right / name)
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=f"{name} {key}")
+    assert (left / "metrics.jsonl").read_bytes() == (right / "metrics.jsonl").read_bytes()
+    timing = {"seconds": 0, "tokens_per_second": 0}
+    results = [json.loads((folder / "result.json").read_text()) | timing for folder in (left, right)]
+    assert results[0] == results[1]
+
+
+def at_step(monkeypatch, step, act):
+    """Call act() in the middle of a training step, 1 for the first."""
+    original = train.train_step
+
+    def train_step(run, *args):
+        row = original(run, *args)
+        if row["step"] == step:
+            act()
+        return row
+
+    monkeypatch.setattr(train, "train_step", train_step)
+
+
+# what a run writes
+
+
+def test_files(whole):
+    assert set(os.listdir(whole)) - {".lock"} == {
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "best.npz",
+        "last.npz",
+    }
+
+
+def test_metrics(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    steps, validations = ([row for row in rows if key in row] for key in ("loss", "val_loss"))
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in validations] == [5, 10, 12]
+    assert len(rows) == len(steps) + len(validations)
+    for row in steps:
+        assert row.keys() == {"step", "loss", "accuracy", "grad_norm", "lr"}
+        assert row["lr"] == learning_rate(row["step"] - 1, STEPS, 2e-3, 4)
+        assert 0 < row["loss"] < 10 and row["grad_norm"] > 0 and row["accuracy"] * 8 in range(9)
+    for row in validations:
+        assert row.keys() == {"step", "val_loss", "val_accuracy"} and row["val_accuracy"] * 32 in range(33)
+
+
+def test_config_record(whole, data):
+    record = json.loads((whole / "config.json").read_text())
+    run = train.load_run(whole)
+    assert record["config"] == asdict(run.cfg)
+    assert {**record["config"], **record["settings"]["train"]}.items() >= SIZES.items()
+    assert record["settings"] == json.loads(json.dumps(run.settings.to_json()))
+    assert (record["config"]["vocab_size"], record["config"]["num_classes"]) == (data.vocab_size, data.num_classes)
+    assert record["parameters"] == sum(array.size for array in run.params.values())
+
+
+def test_result(whole, data):
+    result = json.loads((whole / "result.json").read_text())
+    last, best = train.load_run(whole), train.load_run(whole / "best.npz")
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
+    assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
+    assert result == {
+        "task": "recall",
+        "model": "rmaat",
+        "method": "amrb",
+        "test_accuracy": train.evaluate(best.params, best.cfg, data.test)["accuracy"],
+        "test_accuracy_last": train.evaluate(last.params, last.cfg, data.test)["accuracy"],
+        "val_accuracy": top["val_accuracy"],
+        "best_step": top["step"],
+        "majority_share": np.bincount(data.test.labels).max() / 48,
+        "steps": STEPS,
+        "parameters": sum(array.size for array in last.params.values()),
+        "seed": 0,
+    }
+    assert best.progress.step == result["best_step"] and last.progress.step == STEPS
+    assert last.progress.tokens == STEPS * 8 * 16
+
+
+def test_train_returns_the_result(tmp_path, data):
+    result = train.train(start(tmp_path / "run", data, steps=1), data)
+    assert result == json.loads((tmp_path / "run/result.json").read_text())
+
+
+def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch):
+    accuracies = iter([0.1, 0.5, 0.3, 0.5])
+    original, run = train.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1)
+
+    def evaluate(params, cfg, split, workers):
+        scores = original(params, cfg, split, workers)
+        return scores | {"accuracy": next(accuracies)} if split is data.val else scores
+
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    result = train.train(run, data)
+    assert (result["val_accuracy"], result["best_step"]) == (0.5, 2)
+    assert train.load_run(run.folder / "best.npz").progress.step == 2
+
+
+def test_evaluation_is_a_mean_over_rows(whole, data, monkeypatch):
+    monkeypatch.setattr(train, "EVALUATION_BATCH", 7)
+    run = train.load_run(whole)
+    losses, hits = [], []
+    for row in range(len(data.test)):
+        tokens, labels = data.test.batch([row])
+        logits = predict(run.params, run.cfg, tokens)[0].astype(np.float64)
+        losses.append(np.log(np.exp(logits).sum()) - logits[labels[0]])
+        hits.append(logits.argmax() == labels[0])
+    scores = train.evaluate(run.params, run.cfg, data.test)
+    assert scores["accuracy"] == np.mean(hits)
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+# going on
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 5, 7, 11, STEPS])
+def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, number):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(train.Interrupted) as stop:
+            train.train(start(folder, data), data)
+    assert stop.value.args[0] == number
+    assert train.load_run(folder).progress.step == step
+    assert not (folder / "result.json").exists()
+    train.train(train.load_run(folder), data)
+    assert_equal_runs(folder, whole)
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path, data, whole, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 9, kill)
+        with pytest.raises(Killed):
+            train.train(start(tmp_path / "run", data), data)
+    assert train.load_run(tmp_path / "run").progress.step == 5
+    train.train(train.load_run(tmp_path / "run"), data)
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_going_back_to_an_earlier_checkpoint(tmp_path, data, whole, monkeypatch):
+    """The later steps' lines go, and so does a line that a kill cut off."""
+    earlier, folder = tmp_path / "earlier", tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, lambda: shutil.copytree(folder, earlier))
+        train.train(start(folder, data), data)
+    assert train.load_run(earlier).progress.step == 5
+    with open(earlier / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "loss": 1.0}\n{"step": 8, "val_loss": 1.0}\n{"step": 3, "lo')
+    train.train(train.load_run(earlier), data)
+    assert_equal_runs(earlier, whole)
+
+
+def test_finished_run_stays_as_it_is(tmp_path, data, whole):
+    shutil.copytree(whole, tmp_path / "run")
+    result = train.train(train.load_run(tmp_path / "run"), data)
+    assert result == json.loads((whole / "result.json").read_text())
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_best_checkpoint_that_is_missing_is_missed_at_once(tmp_path, data, whole, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/best.npz").unlink()
+    monkeypatch.setattr(train, "evaluate", lambda *_: pytest.fail("computed before it was missed"))
+    with pytest.raises(InputError, match="best.npz"):
+        train.train(train.load_run(tmp_path / "run"), data)
+
+
+def test_signals_are_handed_back(tmp_path, data):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train.train(start(tmp_path / "run", data, steps=1), data)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_second_signal_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), train.stop_requests() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+# equal runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [({}, {}), ({"method": "bptt"}, {}), ({}, {"replay_budget": 2**30})],
+    ids=["again", "bptt", "replay budget"],
+)
+def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, options):
+    train.train(start(tmp_path / "run", data, **overrides), data, **options)
+    for key, array in arrays_of(tmp_path / "run/last.npz").items():
+        np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_two_workers_are_deterministic(tmp_path, data, whole):
+    for name in ("one", "two"):
+        train.train(start(tmp_path / name, data), data, workers=2)
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    losses = [
+        [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
+        for folder in (tmp_path / "one", whole)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_another_seed_is_another_run(tmp_path, data, whole):
+    train.train(start(tmp_path / "run", data, seed=1), data)
+    ours, theirs = (arrays_of(folder / "last.npz")["params/head.weight"] for folder in (tmp_path / "run", whole))
+    assert not np.array_equal(ours, theirs)
+
+
+def test_float64_stays_float64(tmp_path, data):
+    train.train(start(tmp_path / "run", data, steps=2, dtype="float64"), data)
+    assert {array.dtype for array in arrays_of(tmp_path / "run/last.npz").values()} == {np.dtype("float64")}
+
+
+# what is refused
+
+
+def test_folder_that_holds_a_run(data, whole):
+    before = (whole / "config.json").read_bytes()
+    with pytest.raises(InputError, match="already holds a run.*--resume.*--out"):
+        start(whole, data, seed=1)
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_second_process_in_a_folder(tmp_path, data, whole, monkeypatch):
+    """It is refused, and nothing of the first one's is touched."""
+    folder, messages = tmp_path / "run", []
+
+    def intrude():
+        with pytest.raises(InputError) as error:
+            train.train(start(folder, data, seed=1), data)
+        messages.append(str(error.value))
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, intrude)
+        train.train(start(folder, data), data)
+    assert len(messages) == 1 and str(folder) in messages[0] and "another process" in messages[0]
+    assert_equal_runs(folder, whole)
+    assert (folder / "config.json").read_bytes() == (whole / "config.json").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence(tmp_path, data):
+    run = start(tmp_path / "run", data, lr=1e30, warmup_steps=0, eval_every=1)
+    with pytest.raises(train.Diverged) as error:
+        train.train(run, data)
+    message = str(error.value)
+    assert message.startswith("step ") and "nan" in message and "--lr" in message and "\n" not in message
+    assert "--resume" not in message, "it refuses another learning rate"
+    assert not (tmp_path / "run/result.json").exists()
+
+
+@pytest.mark.parametrize("change", ["settings", "config", "progress"])
+@pytest.mark.parametrize("value", [None, {"nonsense": 1}, [], "text"])
+def test_checkpoint_whose_settings_are_not_readable(tmp_path, whole, change, value):
+    params, state, meta = load_checkpoint(whole / "last.npz")
+    path = tmp_path / "c.npz"
+    save_checkpoint(path, params, state, {k: v for k, v in meta.items() if k != change})
+    with pytest.raises(InputError, match="c.npz"):
+        train.load_run(path)
+    save_checkpoint(path, params, state, meta | {change: value})
+    with pytest.raises(InputError, match="c.npz"):
+        train.load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"), [("config", "retention", "x"), ("config", "d_model", 15), ("train", "lr", -1)]
+)
+def test_checkpoint_whose_settings_are_wrong(tmp_path, whole, part, field, value):
+    params, state, meta = load_checkpoint(whole / "last.npz")
+    (meta["config"] if part == "config" else meta["settings"]["train"])[field] = value
+    save_checkpoint(tmp_path / "c.npz", params, state, meta)
+    with pytest.raises(InputError, match=f"c.npz.*{field}"):
+        train.load_run(tmp_path / "c.npz")
+
+
+def test_checkpoint_of_another_size(tmp_path, whole):
+    params, state, meta = load_checkpoint(whole / "last.npz")
+    meta["config"]["d_ff"] = 32
+    save_checkpoint(tmp_path / "c.npz", params, state, meta)
+    with pytest.raises(InputError, match="c.npz.*mlp.in"):
+        train.load_run(tmp_path / "c.npz")
+
+
+# the picture
+
+
+def test_curve(whole, tmp_path):
+    pytest.importorskip("matplotlib")
+    shutil.copy(whole / "metrics.jsonl", tmp_path)
+    curve.draw_curve(tmp_path)
+    assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_no_matplotlib_no_curve(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    shutil.copy(whole / "metrics.jsonl", tmp_path)
+    curve.draw_curve(tmp_path)
+    assert "pip install matplotlib" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_running_mean():
+    np.testing.assert_array_equal(curve.running_mean(np.arange(7.0), 3), [1.0, 4.0])
+    np.testing.assert_array_equal(curve.running_mean(np.arange(3.0), 1), [0.0, 1.0, 2.0])
