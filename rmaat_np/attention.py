@@ -9,6 +9,8 @@ from math import sqrt
 
 from . import backend
 
+SMALLEST = 1e-30  # stands for a sum or a C of 0: all rows padding (M = 0), or phi underflows; phi(q) H is 0 there too
+
 
 def split_heads(x, num_heads):
     """View (B, N, h m) as (B, h, N, m); no copy, and matmul reads the strided view directly."""
@@ -80,7 +82,7 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
 
     Shapes: q (B, Nq, D); k, v (B, N, D); features phi(R) (N, D), or None without H_astro; mask (B, N, 1), 1 live and
         0 padding, or None when nothing is padded -> y (B, Nq, D)
-    Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0, because phi > 0 and some row is live.
+    Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0 but where every row is padding, or phi underflows.
     """
     xp = backend.xp
     length, width = k.shape[1:]
@@ -96,10 +98,11 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
     cache |= {"phi_q": phi_q, "v": v, "wrote": wrote, "H": H, "y": y, "feedback": use_feedback}
     if use_feedback:
         E = head_indicator(num_heads, width, q.dtype)
-        total = xp.ones((1, length), dtype=q.dtype) @ phi_k  # (B, 1, D)
+        total = xp.maximum(xp.ones((1, length), dtype=q.dtype) @ phi_k, SMALLEST)  # (B, 1, D)
         g = total if alpha == 1.0 else total**alpha
         G = g * E  # (B, h, D): the heads' g as the rows of a block-diagonal matrix
-        P = 1.0 / (phi_q @ G.swapaxes(1, 2))  # (B, Nq, h)
+        C = phi_q @ G.swapaxes(1, 2)  # (B, Nq, h)
+        P = 1.0 / xp.maximum(C, SMALLEST)
         y *= P @ E
         cache |= {"E": E, "total": total, "G": G, "P": P}
     return y, cache

@@ -35,7 +35,7 @@ def write_atomically(path, write) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or choose another --out"
+            f"{path}: cannot be written ({error.strerror or error}); free space, or choose another folder"
         ) from None
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong

@@ -38,7 +38,7 @@ def _shapes_and_stds(cfg: Config) -> dict:
     D, N, M = cfg.d_model, cfg.num_memory + cfg.segment_length, cfg.num_memory
     spec = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
     if cfg.segment_embedding:
-        spec["embed.segment"] = ((cfg.num_segments, D), 0.25)
+        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")  # all segments alike at first (measured: README)
     if M:
         # std 0.5 as for tokens: memory that starts much smaller than what it is read beside stays unheard
         spec |= {"memory.init": ((M, D), 0.5)} | _norm("memory.norm", D)
@@ -61,14 +61,17 @@ def _shapes_and_stds(cfg: Config) -> dict:
 
 
 def _attention_out_std(cfg: Config) -> float:
-    """1 / sqrt(D), made up for the scale of Y (decided): H carries 1/m, and without P = 1/C Y sums over N rows."""
+    """A quarter of 1 / sqrt(D), made up for the scale of Y: H carries 1/m, and without P = 1/C Y sums over N rows.
+
+    A branch as large as the stream drowns the memory that the stream carries (measured: README). (decided)
+    """
     if cfg.attention == "softmax":
-        gain = 1.0
+        scale_of_y = 1.0
     elif cfg.use_feedback:
-        gain = cfg.head_width
+        scale_of_y = 1 / cfg.head_width
     else:
-        gain = 1 / (cfg.num_memory + cfg.segment_length)
-    return gain / sqrt(cfg.d_model)
+        scale_of_y = cfg.num_memory + cfg.segment_length
+    return 0.25 / scale_of_y / sqrt(cfg.d_model)
 
 
 def _linear(name, fan_in, fan_out, std=None):

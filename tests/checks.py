@@ -86,7 +86,7 @@ def random_params(cfg, dtype="float64") -> dict:
 
 
 def ragged_batch(cfg):
-    """Sequences of 3, 1, 2, 1, 2 segments, cut to fit: a short last one, padding behind and inside. -> tokens, labels."""
+    """Sequences of 3, 1, 2, 1, 2 segments, cut to fit: a short last one, padding behind and inside. -> and labels."""
     rng = np.random.default_rng(2)
     lengths = np.minimum([8, 1, 5, 3, 6], cfg.max_length)
     if cfg.pair:

@@ -151,15 +151,22 @@ def test_workers_where_the_system_has_no_affinity(monkeypatch):
 # interrupted, in a process of its own
 
 
-def start_process(*arguments):
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+@pytest.fixture
+def start_process():
+    """Start the command in a process of its own; those that still run at the end of the test are killed."""
+    started = []
+
+    def start_process(*arguments):
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield start_process
+    for process in started:
+        with process:
+            process.kill()
 
 
 def wait_for(path, process):
@@ -170,7 +177,7 @@ def wait_for(path, process):
         time.sleep(0.005)
 
 
-def test_interrupted_process_goes_on_bit_for_bit():
+def test_interrupted_process_goes_on_bit_for_bit(start_process):
     options = [*TINY, "--steps", 200, "--set", "eval_every=20", "--set", "dropout=0.1"]
     process, whole = start_process(*options, "--out", "run"), start_process(*options, "--out", "whole")
     wait_for(Path("run/last.npz"), process)
@@ -183,7 +190,7 @@ def test_interrupted_process_goes_on_bit_for_bit():
 
     for going_on in (start_process("--resume", "run", "--workers", 1), whole):
         _, err = going_on.communicate(timeout=60)
-        assert (going_on.returncode, err) == (0, "")
+        assert going_on.returncode == 0, err
     for name in ("last.npz", "best.npz"):
         with np.load(f"run/{name}") as ours, np.load(f"whole/{name}") as theirs:
             assert ours.files == theirs.files
@@ -209,15 +216,12 @@ def test_interrupted_before_training(call, monkeypatch):
     [
         (("--lr", 0.5), ("lr is 0.002", "0.5")),
         (("--steps", 99), ("steps is 6", "99")),
-        (("--seed", 1), ("seed is 0", "1")),
-        (("--batch-size", 9), ("batch_size is 8", "9")),
         (("--method", "bptt"), ("method is 'amrb'", "'bptt'")),
         (("--model", "rmt"), ("model is 'rmaat'", "'rmt'")),
         (("--task", "text"), ("task is 'recall'", "'text'")),
         (("--preset", "small"), ("preset is 'quick'", "'small'")),
         (("--set", "d_model=32"), ("d_model is 16", "32")),
         (("--set", "dropout=0.5"), ("dropout is 0.0", "0.5")),
-        (("--set", "dtype=float64"), ("dtype is 'float32'", "'float64'")),
         (("--set", "d_modl=32"), ("--set d_modl", "unknown", "d_model")),
         (("--set", "lr"), ("--set lr", "key=value")),
     ],
@@ -241,22 +245,14 @@ def test_agreeing_options_are_accepted(call, run):
     [
         (("--set", "d_modl=32"), ("--set d_modl", "did you mean d_model")),
         (("--set", "d_model"), ("--set d_model", "key=value")),
-        (("--set", "=3"), ("--set =3", "key=value")),
         (("--set", "d_model=15"), ("d_model 15", "num_heads 2")),
         (("--set", "d_model=big"), ("d_model", "'big'", "whole number")),
         (("--set", "num_memory=0"), ("num_memory", 'pooling to "mean"')),
-        (("--set", "retention=linear"), ("retention", "integrate, scale, online, none")),
         (("--set", "segment_length=abc"), ("segment_length", "'abc'", "whole number")),
         (("--set", "segment_length=0"), ("segment_length", "at least 1")),
-        (("--set", "num_segments=-1"), ("num_segments", "at least 1")),
-        (("--set", "dropout=1"), ("dropout", "below 1")),
-        (("--set", "dtype=float16"), ("dtype", "float32, float64")),
         (("--set", "weight_decay=inf"), ("weight_decay", "inf")),
-        (("--set", "lr=nan"), ("lr", "nan")),
         (("--steps", 0), ("steps", "at least 1")),
-        (("--batch-size", -1), ("batch_size", "at least 1")),
         (("--lr", 0), ("lr", "above 0")),
-        (("--seed", -1), ("seed", "at least 0")),
         (("--preset", "huge"), ("--preset huge", "quick")),
         (("--workers", 0), ("--workers 0", "at least 1")),
         (("--replay-budget", -1), ("--replay-budget -1", "at least 0")),
@@ -276,10 +272,8 @@ def test_wrong_options(call, options, fragments):
     [
         (("--foo",), ("unrecognized arguments", "--foo")),
         (("--lr", "fast"), ("--lr", "'fast'")),
-        (("--steps", "1.5"), ("--steps", "'1.5'")),
         (("--task", "chess"), ("--task", "'chess'", "listops")),
         (("--model", "gpt"), ("--model", "'gpt'", "rmaat")),
-        (("--method", "rtrl"), ("--method", "'rtrl'", "amrb")),
         (("--backend", "jax"), ("--backend", "'jax'", "cupy")),
         (("--step", "5"), ("--step",)),
         (("--set",), ("--set", "expected one argument")),
@@ -317,10 +311,10 @@ def test_folders_that_cannot_be_made(call, name):
 
 
 @pytest.mark.parametrize("mode", ["--resume", "--eval"])
-@pytest.mark.parametrize("name", ["nothing", "nothing.npz", "no/last.npz", "empty", "n" * 300])
-def test_missing_checkpoints(call, mode, name):
+def test_missing_checkpoints(call, mode):
     Path("empty").mkdir()
-    assert_refused(call(mode, name), name)
+    for name in ("nothing", "nothing.npz", "no/last.npz", "empty", "n" * 300):
+        assert_refused(call(mode, name), name)
 
 
 @pytest.mark.parametrize("mode", ["--resume", "--eval"])
@@ -340,7 +334,7 @@ def test_files_that_are_no_checkpoints(call, run, mode):
         assert_refused(call(mode, path), path)
 
 
-def test_folder_that_another_process_trains_in(run):
+def test_folder_that_another_process_trains_in(run, start_process):
     with train.only_process(run):
         process = start_process("--resume", run)
         out, err = process.communicate(timeout=60)
@@ -373,17 +367,14 @@ def test_divergence(call):
     assert_refused(call(*TINY, *options), "loss", "--lr", code=1)
 
 
-def test_cupy_is_not_installed(call, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    assert_refused(call(*TINY, "--out", "run", "--backend", "cupy"), "backend cupy", "pip install cupy")
-    assert not Path("run").exists()
-
-
-def test_cupy_finds_no_device(call, monkeypatch):
-    cupy = ModuleType("cupy")
-    cupy.is_available = lambda: False
+@pytest.mark.parametrize(("cupy", "remedy"), [(None, "pip install cupy"), (ModuleType("cupy"), "nvidia-smi")])
+def test_cupy_cannot_be_used(call, monkeypatch, cupy, remedy):
+    """It is not installed, or it finds no device."""
+    if cupy is not None:
+        cupy.is_available = lambda: False
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    assert_refused(call(*TINY, "--out", "run", "--backend", "cupy"), "backend cupy", "device", "nvidia-smi")
+    assert_refused(call(*TINY, "--out", "run", "--backend", "cupy"), "backend cupy", remedy)
+    assert not Path("run").exists()
 
 
 def test_tqdm_is_not_installed(call, monkeypatch):

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from rmaat_np import train
+from rmaat_np.checkpoint import load_checkpoint, save_checkpoint
 from rmaat_np.config import Config
 from rmaat_np.errors import InputError
 from rmaat_np.settings import (
@@ -228,6 +230,55 @@ def test_description_shows_every_value():
     assert "recall" in text and "quick" in text and "rmt" in text
     assert 'attention="softmax"' in text and "lr=0.125" in text and 'method="bptt"' in text
     assert all(name in text for name in TrainConfig.__dataclass_fields__)
+
+
+# settings in a checkpoint
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint, as its parts. -> params, state, meta"""
+    chosen = resolve("recall", "quick", "rmaat", {"d_model": 4, "num_layers": 1})
+    train.new_run(tmp_path, chosen, DATASET).save("last.npz")
+    return load_checkpoint(tmp_path / "last.npz")
+
+
+@pytest.mark.parametrize("change", ["settings", "config", "progress"])
+@pytest.mark.parametrize("value", [None, {"nonsense": 1}, [], "text"])
+def test_checkpoint_whose_settings_are_not_readable(tmp_path, saved, change, value):
+    params, state, meta = saved
+    path = tmp_path / "c.npz"
+    save_checkpoint(path, params, state, {k: v for k, v in meta.items() if k != change})
+    with pytest.raises(InputError, match="c.npz"):
+        train.load_run(path)
+    save_checkpoint(path, params, state, meta | {change: value})
+    with pytest.raises(InputError, match="c.npz"):
+        train.load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"), [("config", "retention", "x"), ("config", "d_model", 15), ("train", "lr", -1)]
+)
+def test_checkpoint_whose_settings_are_wrong(tmp_path, saved, part, field, value):
+    params, state, meta = saved
+    (meta["config"] if part == "config" else meta["settings"]["train"])[field] = value
+    save_checkpoint(tmp_path / "c.npz", params, state, meta)
+    with pytest.raises(InputError, match=f"c.npz.*{field}"):
+        train.load_run(tmp_path / "c.npz")
+
+
+def test_checkpoint_settings_come_back(tmp_path, saved):
+    run = train.load_run(tmp_path)
+    assert run.settings == resolve("recall", "quick", "rmaat", {"d_model": 4, "num_layers": 1})
+    assert (run.cfg, run.folder, run.progress.step) == (run.settings.config(DATASET), tmp_path, 0)
+
+
+def test_checkpoint_of_another_size(tmp_path, saved):
+    params, state, meta = saved
+    meta["config"]["d_ff"] = 32
+    save_checkpoint(tmp_path / "c.npz", params, state, meta)
+    with pytest.raises(InputError, match="c.npz.*mlp.in"):
+        train.load_run(tmp_path / "c.npz")
 
 
 # parse_assignment

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rmaat_np import curve, train
-from rmaat_np.checkpoint import load_checkpoint, save_checkpoint
 from rmaat_np.data import recall
+from rmaat_np.data.batches import BatchOrder
 from rmaat_np.errors import InputError
 from rmaat_np.optim import learning_rate
 from rmaat_np.replay import predict
@@ -147,7 +147,7 @@ def test_train_returns_the_result(tmp_path, data):
 
 def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch):
     accuracies = iter([0.1, 0.5, 0.3, 0.5])
-    original, run = train.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1)
+    original, run = train.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
 
     def evaluate(params, cfg, split, workers):
         scores = original(params, cfg, split, workers)
@@ -156,7 +156,27 @@ def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch
     monkeypatch.setattr(train, "evaluate", evaluate)
     result = train.train(run, data)
     assert (result["val_accuracy"], result["best_step"]) == (0.5, 2)
-    assert train.load_run(run.folder / "best.npz").progress.step == 2
+    best = train.load_run(run.folder / "best.npz")
+    assert best.progress.step == 2
+    assert result["test_accuracy"] == original(best.params, best.cfg, data.test)["accuracy"]
+    assert result["test_accuracy_last"] == original(run.params, run.cfg, data.test)["accuracy"]
+    assert result["test_accuracy"] != result["test_accuracy_last"]
+
+
+def test_every_step_has_its_own_batch_and_dropout(tmp_path, data, monkeypatch):
+    calls, original = [], train.loss_and_grads
+
+    def loss_and_grads(params, cfg, tokens, labels, method, seed, step, *args, **options):
+        calls.append((tokens, labels, seed, step))
+        return original(params, cfg, tokens, labels, method, seed, step, *args, **options)
+
+    monkeypatch.setattr(train, "loss_and_grads", loss_and_grads)
+    train.train(start(tmp_path / "run", data, seed=3), data)
+    order = BatchOrder(data.train.lengths(), 8, seed=3)
+    assert [call[2:] for call in calls] == [(3, step) for step in range(STEPS)]
+    for step, (tokens, labels, *_) in enumerate(calls):
+        for ours, theirs in zip((tokens, labels), data.train.batch(order.rows(step)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_evaluation_is_a_mean_over_rows(whole, data, monkeypatch):
@@ -274,12 +294,6 @@ def test_two_workers_are_deterministic(tmp_path, data, whole):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_another_seed_is_another_run(tmp_path, data, whole):
-    train.train(start(tmp_path / "run", data, seed=1), data)
-    ours, theirs = (arrays_of(folder / "last.npz")["params/head.weight"] for folder in (tmp_path / "run", whole))
-    assert not np.array_equal(ours, theirs)
-
-
 def test_float64_stays_float64(tmp_path, data):
     train.train(start(tmp_path / "run", data, steps=2, dtype="float64"), data)
     assert {array.dtype for array in arrays_of(tmp_path / "run/last.npz").values()} == {np.dtype("float64")}
@@ -321,38 +335,6 @@ def test_divergence(tmp_path, data):
     assert message.startswith("step ") and "nan" in message and "--lr" in message and "\n" not in message
     assert "--resume" not in message, "it refuses another learning rate"
     assert not (tmp_path / "run/result.json").exists()
-
-
-@pytest.mark.parametrize("change", ["settings", "config", "progress"])
-@pytest.mark.parametrize("value", [None, {"nonsense": 1}, [], "text"])
-def test_checkpoint_whose_settings_are_not_readable(tmp_path, whole, change, value):
-    params, state, meta = load_checkpoint(whole / "last.npz")
-    path = tmp_path / "c.npz"
-    save_checkpoint(path, params, state, {k: v for k, v in meta.items() if k != change})
-    with pytest.raises(InputError, match="c.npz"):
-        train.load_run(path)
-    save_checkpoint(path, params, state, meta | {change: value})
-    with pytest.raises(InputError, match="c.npz"):
-        train.load_run(path)
-
-
-@pytest.mark.parametrize(
-    ("part", "field", "value"), [("config", "retention", "x"), ("config", "d_model", 15), ("train", "lr", -1)]
-)
-def test_checkpoint_whose_settings_are_wrong(tmp_path, whole, part, field, value):
-    params, state, meta = load_checkpoint(whole / "last.npz")
-    (meta["config"] if part == "config" else meta["settings"]["train"])[field] = value
-    save_checkpoint(tmp_path / "c.npz", params, state, meta)
-    with pytest.raises(InputError, match=f"c.npz.*{field}"):
-        train.load_run(tmp_path / "c.npz")
-
-
-def test_checkpoint_of_another_size(tmp_path, whole):
-    params, state, meta = load_checkpoint(whole / "last.npz")
-    meta["config"]["d_ff"] = 32
-    save_checkpoint(tmp_path / "c.npz", params, state, meta)
-    with pytest.raises(InputError, match="c.npz.*mlp.in"):
-        train.load_run(tmp_path / "c.npz")
 
 
 # the picture
