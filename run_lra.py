@@ -32,11 +32,12 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
     parser.add_argument("--cache-dir", type=Path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default runs/TASK-MODEL-TIME")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--out", type=Path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
+    which.add_argument(
         "--resume", type=Path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
     )
-    parser.add_argument("--eval", type=Path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    which.add_argument("--eval", type=Path, metavar="FILE", help="only evaluate a checkpoint on the test split")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads, a shard of the batch each")
     parser.add_argument(
         "--replay-budget",
@@ -57,7 +58,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
 
 def default_workers() -> int:
     """The processor's cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def overrides_of(arguments) -> dict:
@@ -73,31 +74,37 @@ def check_unchanged(run, arguments) -> None:
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | overrides_of(arguments)).items():
-        if name not in saved or saved[name] != value:
+        if name not in saved:
+            raise settings.unknown_key(name, saved)
+        if saved[name] != value:
             raise InputError(
-                f"{name} is {saved.get(name)!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
+                f"{name} is {saved[name]!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
             )
 
 
 def load_data(chosen: settings.Settings, arguments):
     """The task's dataset for these settings."""
-    return load_dataset(chosen.task, chosen.data, arguments.data_dir, chosen.fields, arguments.cache_dir)
+    return load_dataset(chosen.task, chosen.data, arguments.data_dir, arguments.cache_dir)
 
 
 def announce(run, arguments) -> None:
-    """What is going to be computed, and where."""
-    print(settings.describe(run.settings))
+    """What is going to be computed, and where; on stderr with --eval, whose stdout is JSON."""
+    output = sys.stderr if arguments.eval is not None else sys.stdout
+    print(settings.describe(run.settings), file=output)
     print(
         f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}, backend {backend.name}, "
         f"{arguments.workers} workers, {run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
+        file=output,
         flush=True,
     )
 
 
 def run_training(run, dataset, arguments) -> None:
     """Train with a progress bar, and say where everything is."""
-    from tqdm.auto import tqdm
-
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
     steps = run.settings.train.steps
     with tqdm(total=steps, initial=run.progress.step, disable=None, unit="step", mininterval=0.5) as bar:
         result = train.train(
@@ -117,9 +124,12 @@ def main(argv=None) -> int:
     arguments = parse_arguments(argv)
     try:
         return dispatch(arguments)
-    except (InputError, backend.BackendError, OSError) as error:
+    except (InputError, backend.BackendError, OSError, MemoryError) as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("run_lra.py: interrupted", file=sys.stderr)
+        return 130
     except train.Diverged as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 1
@@ -129,6 +139,8 @@ def dispatch(arguments) -> int:
     """Evaluate, resume, or start."""
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
+    if not 0 <= arguments.replay_budget < float("inf"):
+        raise InputError(f"--replay-budget {arguments.replay_budget}: must be a finite number of MB, at least 0")
     backend.use(arguments.backend)
     backend.keep_freed_memory()
     if arguments.eval is not None or arguments.resume is not None:
@@ -151,7 +163,7 @@ def dispatch(arguments) -> int:
         print(
             json.dumps(
                 {
-                    "checkpoint": str(arguments.eval),
+                    "checkpoint": str(train.checkpoint_path(arguments.eval)),
                     "step": run.progress.step,
                     "test_accuracy": scores["accuracy"],
                     "test_loss": scores["loss"],

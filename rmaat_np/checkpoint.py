@@ -1,5 +1,6 @@
 """Checkpoints: one .npz file of parameters, optimiser state and a JSON text; written whole or not at all, no pickle."""
 
+import io
 import json
 import os
 import zipfile
@@ -51,7 +52,9 @@ def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
     for moment, values in state.items():
         arrays |= {f"{moment}/{name}": backend.to_host(array) for name, array in values.items()}
     text = json.dumps(meta | {"format": FORMAT})
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, meta=np.array(text), **arrays))
+    packed = io.BytesIO()  # not the file itself: NumPy 2.0 leaves its zip open when writing to it fails
+    np.savez(packed, meta=np.array(text), **arrays)
+    write_atomically(path, lambda file: file.write(packed.getbuffer()))
 
 
 def load_checkpoint(path) -> tuple[dict, dict, dict]:

@@ -27,17 +27,19 @@ SHARED = ("w", "gain", "tokens")  # cache entries that point at parameters or at
 
 @dataclass(frozen=True)
 class Event:
-    """What an observer is told: "store", "forward", "drop", "replay" or "backward" of a segment (0, 1, ...) of a shard.
+    """What an observer is told about a segment (0, 1, ...) of a shard, and what that changed.
 
-    nbytes: what is stored, dropped or rebuilt; held: what caches and replay buffer hold afterwards, in bytes; array:
-    the memory tokens stored or replayed from, or for "backward" the gradient of the memory that entered the segment.
+    kind: "store" memory tokens in the replay buffer, "release" them from it; "forward" or "replay" built a cache,
+    "drop" gave it up; "backward" went through it. nbytes: of that memory or cache; caches, buffer: bytes that all of
+    them hold afterwards; array: the memory tokens, or for "backward" the gradient of the memory that entered the segment.
     """
 
     kind: str
     segment: int
     shard: int
     nbytes: int
-    held: int
+    caches: int
+    buffer: int
     array: object
 
 
@@ -45,7 +47,8 @@ class Ledger:
     """Counts the bytes that one shard's caches and replay buffer hold, and tells the observer of each change."""
 
     def __init__(self, shard: int, observer: Callable[[Event], None] | None):
-        self.shard, self.observer, self.held, self.peak = shard, observer, 0, 0
+        self.shard, self.observer = shard, observer
+        self.caches = self.buffer = self.peak_caches = self.peak_buffer = 0
         self.sizes = {}  # of caches, by the shape of their segment: measuring one takes as long as a small product
 
     def cache_nbytes(self, cache) -> int:
@@ -56,12 +59,14 @@ class Ledger:
             self.sizes[shape] = cache_nbytes(cache)
         return self.sizes[shape]
 
-    def note(self, kind: str, segment: int, change: int, array=None) -> None:
-        """Book a change in bytes (0 for events that hold nothing), and report it."""
-        self.held += change
-        self.peak = max(self.peak, self.held)
+    def note(self, kind: str, segment: int, nbytes: int, array=None) -> None:
+        """Book an event, and report it."""
+        self.caches += {"forward": nbytes, "replay": nbytes, "drop": -nbytes}.get(kind, 0)
+        self.buffer += {"store": nbytes, "release": -nbytes}.get(kind, 0)
+        self.peak_caches = max(self.peak_caches, self.caches)
+        self.peak_buffer = max(self.peak_buffer, self.buffer)
         if self.observer is not None:
-            self.observer(Event(kind, segment, self.shard, abs(change), self.held, array))
+            self.observer(Event(kind, segment, self.shard, nbytes, self.caches, self.buffer, array))
 
 
 def cache_nbytes(cache) -> int:
@@ -98,7 +103,7 @@ def bptt(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger):
         dmemory, segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
         add_segment_grads(grads, segment_grads, t)
         ledger.note("backward", t, 0, dmemory)
-        ledger.note("drop", t, -ledger.cache_nbytes(cache))
+        ledger.note("drop", t, ledger.cache_nbytes(cache))
     add_first_memory_grad(grads, dmemory)
     return loss, correct
 
@@ -113,7 +118,7 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
     buffer, kept = [], {}
     for t in range(shard.num_segments):
         while sum(nbytes for _, nbytes in kept.values()) > budget:  # before the next cache is built, not after
-            ledger.note("drop", min(kept), -kept.pop(min(kept))[1])
+            ledger.note("drop", min(kept), kept.pop(min(kept))[1])
         buffer.append(memory)
         ledger.note("store", t, memory.nbytes, memory)
         memory, readout, cache = segment_forward(params, features, cfg, shard.segment(t), memory)
@@ -126,6 +131,7 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
     dmemory = memory  # no sequence goes on after the last segment: (0, M, D)
     for t in reversed(range(shard.num_segments)):
         memory = buffer.pop()
+        ledger.note("release", t, memory.nbytes, memory)
         if t in kept:
             cache, nbytes = kept.pop(t)
         else:
@@ -136,7 +142,7 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
         del cache
         add_segment_grads(grads, segment_grads, t)
         ledger.note("backward", t, 0, dmemory)
-        ledger.note("drop", t, -nbytes - memory.nbytes)
+        ledger.note("drop", t, nbytes)
     add_first_memory_grad(grads, dmemory)
     return loss, correct
 
@@ -216,7 +222,7 @@ def _shard_loss_and_grads(params, features, cfg, method, budget, observer, shard
         loss, correct = amrb(params, features, cfg, shard, grads, ledger, budget)
     else:
         loss, correct = bptt(params, features, cfg, shard, grads, ledger)
-    return loss, correct, grads, ledger.peak
+    return loss, correct, grads, (ledger.peak_caches, ledger.peak_buffer)
 
 
 def loss_and_grads(
@@ -239,7 +245,8 @@ def loss_and_grads(
 
     Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints; seed, step: ints that name
         the dropout masks, which act only if both are given; replay_budget: bytes of caches that AMRB may keep
-        -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, peak_cache_bytes
+        -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, and in bytes the most that
+        `workers` shards hold at once: peak_cache_bytes of caches, replay_buffer_bytes of memory tokens kept
     Raises: InputError for wrong tokens, labels, method or workers.
     """
     if method not in METHODS:
@@ -256,9 +263,9 @@ def loss_and_grads(
     features, feature_caches = prepare_features(params, cfg)
     run = partial(_shard_loss_and_grads, params, features, cfg, method, replay_budget, observer)
     loss, correct, grads, peaks = 0.0, 0, None, []
-    for shard_loss, shard_correct, shard_grads, peak in _map_in_order(run, shards, workers):
+    for shard_loss, shard_correct, shard_grads, shard_peaks in _map_in_order(run, shards, workers):
         loss, correct = loss + shard_loss, correct + shard_correct
-        peaks.append(peak)
+        peaks.append(shard_peaks)
         if grads is None:
             grads = shard_grads
         else:
@@ -266,7 +273,8 @@ def loss_and_grads(
     for layer, cache in enumerate(feature_caches):
         dfeatures = grads.pop(f"blocks.{layer}.attn.rel.features")
         grads[f"blocks.{layer}.attn.rel.weight"] = relative_features_backward(dfeatures, cache)
-    stats = {"accuracy": correct / len(labels), "peak_cache_bytes": sum(sorted(peaks)[-workers:])}
+    caches, buffers = (sum(sorted(column)[-workers:]) for column in zip(*peaks, strict=True))
+    stats = {"accuracy": correct / len(labels), "peak_cache_bytes": caches, "replay_buffer_bytes": buffers}
     return loss, grads, stats
 
 

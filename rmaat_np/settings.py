@@ -121,13 +121,17 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
                 raise InputError(f"{key} is {value}, but it must be at least 1")
             data[key] = value
         else:
-            known = sorted(model_keys | train_keys | data.keys())
-            close = difflib.get_close_matches(key, known, 3) or known
-            raise InputError(f"--set {key}: unknown; did you mean {', '.join(close)}?")
+            raise unknown_key(key, model_keys | train_keys | data.keys())
     complete = asdict(Config(vocab_size=2, num_classes=2, **shape))  # refuses wrong values before any data is read
     return Settings(
         task, preset, model, data, {key: complete[key] for key in complete if key in model_keys}, TrainConfig(**train)
     )
+
+
+def unknown_key(key: str, known) -> InputError:
+    """The error for a --set key that does not exist, with the keys that come close."""
+    close = difflib.get_close_matches(key, sorted(known), 3) or sorted(known)
+    return InputError(f"--set {key}: unknown; did you mean {', '.join(close)}?")
 
 
 def parse_assignment(text: str) -> tuple[str, object]:

@@ -1,15 +1,18 @@
 """The same model written plainly in PyTorch, gradients by autograd: the oracle of tests and the peer of the benchmark.
 
-Nothing of the package's arithmetic is used but the retention factors. PyTorch is no dependency: only `benchmark.py`
+Nothing of the package's arithmetic is used but the retention factors. PyTorch is no dependency: only `measuring.py`
 and a test that skips without it import this file. Dropout is left out.
 """
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint as run_checkpointed
-
+from .errors import InputError
 from .plasticity import retention_factors
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch.utils.checkpoint import checkpoint as run_checkpointed
+except ImportError as error:
+    raise InputError(f"the PyTorch reference cannot import torch ({error}); run `pip install torch`") from None
 
 
 def to_torch(params: dict, requires_grad: bool = True, device: str = "cpu") -> dict:
@@ -68,7 +71,7 @@ def block(x, params, cfg, layer, features, mask):
 
 
 def segment(memory, tokens, t, params, cfg, features, mask):
-    """Read segment t. Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), sum of outputs (B, D)."""
+    """Read segment t. Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)."""
     M, n = cfg.num_memory, tokens.shape[1]
     x = F.embedding(tokens, params["embed.token"]) + params["embed.position"][:n]
     if cfg.segment_embedding:
@@ -78,58 +81,72 @@ def segment(memory, tokens, t, params, cfg, features, mask):
         x = block(x, params, cfg, layer, features[layer], mask)
     written = norm(x[:, :M], params, "memory.norm") if M else memory
     if cfg.pooling == "memory":
-        return written, None
+        return written, written.mean(dim=1)
     out = norm(x[:, M:], params, "out.norm")
-    return written, (out if mask is None else out * mask[:, M:, None]).sum(dim=1)
+    return written, (out if mask is None else out * (tokens != 0)[:, :, None]).sum(dim=1)
 
 
-def encode(params, cfg, tokens, checkpoint: bool = False):
-    """All segments with the memory handed on. Shapes: tokens (B, n) -> z (B, D)."""
-    L, M = cfg.segment_length, cfg.num_memory
-    live = tokens != 0
-    lengths = (live * torch.arange(1, tokens.shape[1] + 1, device=tokens.device)).amax(dim=1)
-    totals = (-(-lengths // L)).tolist()
-    dtype = params["embed.token"].dtype
-    factors = np.zeros((len(totals), max(totals)))
-    for b, total in enumerate(totals):
-        factors[b, :total] = retention_factors(total, cfg.retention)
-    factors = torch.tensor(factors, dtype=dtype, device=tokens.device)[:, :, None, None]
-    totals = torch.tensor(totals, device=tokens.device)
+def row_mask(tokens, num_memory):
+    """True for memory rows and live tokens. Shapes: tokens (B, n) -> (B, M + n)."""
+    mask = F.pad(tokens != 0, (num_memory, 0), value=True)
+    mask[:, :1] |= ~mask.any(dim=1, keepdim=True)  # nothing to attend to, nothing read out: but C must not be 0
+    return mask
+
+
+def segment_counts(cfg, tokens):
+    """T_b = ceil(n_b / L), where n_b is the place of the last token. Shapes: tokens (B, n) -> (B)."""
+    places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    lengths = ((tokens != 0) * places).amax(dim=1)
+    return -(-lengths // cfg.segment_length)
+
+
+def batch_factors(cfg, tokens):
+    """RF(t, T_b) for t = 1 .. T_b, then 0. Shapes: tokens (B, n) -> (B, largest T_b) float64 on the host."""
+    totals = segment_counts(cfg, tokens).tolist()
+    rows = [torch.from_numpy(retention_factors(total, cfg.retention)) for total in totals]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def update_memory(memory, written, factor, retention):
+    """mem_{t+1} of the retention modes. Shapes: memory, written (B, M, D), factor (B, 1, 1)."""
+    if retention == "none":
+        return written
+    return factor * written if retention == "scale" else memory + factor * (written - memory)
+
+
+def encode(params, cfg, tokens, factors, checkpoint: bool = False):
+    """All segments, the memory handed on. Shapes: tokens (B, n), factors of `batch_factors` (B, T) -> z (B, D).
+
+    Raises: InputError where dropout is not 0.
+    """
+    if cfg.dropout:
+        raise InputError(f"dropout is {cfg.dropout}, but the PyTorch reference has none; set it to 0")
+    L, B, live = cfg.segment_length, len(tokens), tokens != 0
+    z = params["embed.token"].new_zeros(B, cfg.d_model)
+    memory = params["memory.init"].expand(B, -1, -1) if cfg.num_memory else z.new_zeros(B, 0, cfg.d_model)
     features = [relative_features(params, cfg, i) if cfg.astro else None for i in range(cfg.num_layers)]
-    memory = torch.zeros(len(tokens), 0, cfg.d_model, dtype=dtype, device=tokens.device)
-    if M:
-        memory = params["memory.init"].expand(len(tokens), -1, -1)
-    ragged = bool((lengths < tokens.shape[1]).any() or not live.all())
-    z = torch.zeros(len(tokens), cfg.d_model, dtype=dtype, device=tokens.device)
+    factors, totals, full = factors.to(z)[:, :, None, None], segment_counts(cfg, tokens), bool(live.all())
     for t in range(factors.shape[1]):
         part = tokens[:, t * L : (t + 1) * L]
-        mask = None
-        if ragged:
-            mask = torch.cat([torch.ones(len(tokens), M, dtype=torch.bool, device=tokens.device), part != 0], dim=1)
-            mask[:, :1] |= (totals <= t)[:, None]  # an ended sequence is computed and not used: keep it finite
-        arguments = (memory, part, t, params, cfg, features, mask)
+        arguments = (memory, part, t, params, cfg, features, None if full else row_mask(part, cfg.num_memory))
         if checkpoint:
-            written, summed = run_checkpointed(segment, *arguments, use_reentrant=False)
+            written, read = run_checkpointed(segment, *arguments, use_reentrant=False)
         else:
-            written, summed = segment(*arguments)
-        if cfg.retention in ("integrate", "online"):
-            updated = memory + factors[:, t] * (written - memory)
-        else:
-            updated = factors[:, t] * written if cfg.retention == "scale" else written
-        going_on = (t < totals)[:, None]
-        if cfg.pooling == "memory":
-            z = torch.where((totals == t + 1)[:, None], written.mean(dim=1), z) if ragged else written.mean(dim=1)
-        else:
-            z = torch.where(going_on, z + summed, z) if ragged else z + summed
-        memory = torch.where(going_on[:, :, None], updated, memory) if ragged else updated
+            written, read = segment(*arguments)
+        z_next = read if cfg.pooling == "memory" else z + read
+        memory_next = update_memory(memory, written, factors[:, t], cfg.retention)
+        if not full:  # a sequence that ended keeps its memory and its readout
+            going_on = (t < totals)[:, None]
+            z_next = torch.where(going_on, z_next, z)
+            memory_next = torch.where(going_on[:, :, None], memory_next, memory)
+        z, memory = z_next, memory_next
     return z / live.sum(dim=1, keepdim=True) if cfg.pooling == "mean" else z
 
 
 def logits(params, cfg, tokens, checkpoint: bool = False):
     """Class scores. Shapes: tokens (B, n), for pairs (B, 2, n) -> (B, C)."""
-    if cfg.dropout:
-        raise ValueError("the PyTorch reference has no dropout; set dropout to 0")
-    z = encode(params, cfg, tokens.reshape(-1, tokens.shape[-1]), checkpoint)
+    sequences = tokens.reshape(-1, tokens.shape[-1])
+    z = encode(params, cfg, sequences, batch_factors(cfg, sequences), checkpoint)
     if cfg.pair:
         a, b = z[0::2], z[1::2]
         z = torch.cat([a, b, a * b, a - b], dim=1)

@@ -103,7 +103,7 @@ def load_run(path) -> Run:
     try:
         settings, cfg = Settings.from_json(meta["settings"]), Config(**meta["config"])
         progress = Progress(**meta["progress"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None

@@ -128,6 +128,29 @@ def test_masked_rows_have_no_influence_and_no_gradient(kind):
     assert not (dkv * (mask == 0)).any() and (dkv * mask).any()
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sequence_of_nothing_but_padding_reads_nothing(dtype, alpha):
+    """It can only come up without memory tokens: C is 0 there, and so is what it divides."""
+    (q, k, v), features, mask = inputs_of_reference(20, True)
+    mask[1] = 0
+    q, k, v, features, mask = (x.astype(dtype) for x in (q, k, v, features, mask))
+    y, cache = attention.astromorphic_attention_forward(q, k, v, features, mask, 3, alpha=alpha)
+    dq, dkv, dfeatures = attention.astromorphic_attention_backward(q, cache)
+    assert not y[1].any() and not dq[1].any() and not dkv[1].any()
+    assert all(np.isfinite(x).all() and x.any() for x in (y, dq, dkv, dfeatures))
+
+
+def test_queries_whose_phi_underflows_read_nothing():
+    x, features, _ = inputs_of_reference(20, False)
+    q, k, v, features = (array.astype(np.float32) for array in (*x, features))
+    q[0] = -1e4
+    y, cache = attention.astromorphic_attention_forward(q, k, v, features, None, 3)
+    grads = attention.astromorphic_attention_backward(np.ones_like(y), cache)
+    assert not y[0].any() and not grads[0][0].any()
+    assert all(np.isfinite(gradient).all() for gradient in grads)
+
+
 def test_distance_decay():
     expected = [[np.exp(-abs(i - j) * 0.3) for j in range(4)] for i in range(4)]
     np.testing.assert_allclose(attention.distance_decay(4, 0.3, np.float64), expected, rtol=1e-14)

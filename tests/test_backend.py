@@ -104,7 +104,7 @@ def test_cupy_without_a_device_is_an_error_with_the_remedy(monkeypatch):
 
 
 def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(device, tmp_path):
-    dataset = recall.load(8, 2, rows=(64, 8, 8))
+    dataset = recall.load(8, 16, rows=(64, 8, 8))
     overrides = {"segment_length": 8, "num_segments": 2, "d_model": 8, "d_ff": 8, "steps": 2}
     run = train.new_run(tmp_path / "run", settings.resolve("recall", "quick", "rmaat", overrides), dataset)
     order = BatchOrder(dataset.train.lengths(), 4, 0)

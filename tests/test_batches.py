@@ -157,7 +157,7 @@ def test_a_dataset_of_pairs_says_so():
 
 
 def test_recall_hides_one_class_token_in_the_first_segment():
-    data = recall.load(8, 3, seed=1, rows=(300, 20, 30))
+    data = recall.load(8, 24, seed=1, rows=(300, 20, 30))
     assert [len(split) for split in (data.train, data.val, data.test)] == [300, 20, 30]
     assert (data.max_length, data.num_classes, data.vocab_size, data.pair) == (24, 10, 27, False)
     tokens, labels = data.train.batch(np.arange(300))
@@ -172,10 +172,10 @@ def test_recall_hides_one_class_token_in_the_first_segment():
 
 def test_recall_is_a_function_of_seed_and_sizes():
     rows = (40, 5, 5)
-    same = [recall.load(4, 2, seed=7, rows=rows) for _ in range(2)]
+    same = [recall.load(4, 8, seed=7, rows=rows) for _ in range(2)]
     np.testing.assert_array_equal(same[0].train.tokens, same[1].train.tokens)
     np.testing.assert_array_equal(same[0].test.labels, same[1].test.labels)
-    assert not np.array_equal(same[0].train.labels, recall.load(4, 2, seed=8, rows=rows).train.labels)
+    assert not np.array_equal(same[0].train.labels, recall.load(4, 8, seed=8, rows=rows).train.labels)
     assert not np.array_equal(same[0].train.labels[:5], same[0].val.labels)
 
 

@@ -79,6 +79,18 @@ def test_a_segment_of_nothing_but_padding_between_two_others(kind, alpha, memory
     check_finite(cfg, np.array([[1, 2, 3, 0, 0, 0, 4], [1, 2, 3, 0, 5, 0, 4]]), np.array([0, 1]))
 
 
+@pytest.mark.parametrize("kind", ["astromorphic", "softmax"])
+def test_without_memory_a_segment_of_nothing_but_padding_is_as_if_it_were_not_there(kind):
+    """Nothing tells it apart, when segments have no embedding and nothing passes between them."""
+    cfg = replace(CFG, attention=kind, num_memory=0, pooling="mean", segment_embedding=False)
+    params = random_params(cfg)
+    both = (rn.loss_and_grads(params, cfg, tokens, [0]) for tokens in ([[1, 2, 3, 0, 0, 0, 4]], [[1, 2, 3, 4]]))
+    (loss, grads, _), (expected_loss, expected, _) = both
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(grads[name], gradient, rtol=1e-10, atol=1e-14)
+
+
 def test_no_sequence_is_too_long_for_its_factors():
     """512 segments in float32, where the shares of the first and the last segment differ by a factor of 20."""
     cfg = replace(CFG, segment_length=1, num_segments=512)

@@ -66,47 +66,45 @@ def test_the_replay_budget_changes_memory_and_no_bit():
         events = []
         found = run_step(cfg, replay_budget=budget, observer=events.append)
         check_same(found[:2], expected[:2])
+        assert found[2]["replay_buffer_bytes"] == sum(event.nbytes for event in events if event.kind == "store")
         peaks.append(found[2]["peak_cache_bytes"])
         replays.append(sum(event.kind == "replay" for event in events))
     assert replays == [2, 1, 0]
     assert peaks[0] == expected[2]["peak_cache_bytes"] and peaks[1] <= half + peaks[0]
-    buffer = sum(event.nbytes for event in events if event.kind == "store")
-    assert peaks[2] == bptt[2]["peak_cache_bytes"] + buffer
+    assert peaks[2] == bptt[2]["peak_cache_bytes"]
 
 
-def peak_cache_bytes(count, method, num_layers=4, batch=2):
-    """Peak of a step on sequences of `count` full segments."""
+def stats_of_step(count, method, num_layers=2, batch=2):
+    """What a step on sequences of `count` full segments reports."""
     cfg = replace(LONG, num_segments=count, num_layers=num_layers)
     tokens, labels = np.ones((batch, cfg.max_length), dtype=np.int64), np.zeros(batch, dtype=np.int64)
-    return rn.loss_and_grads(rn.init_params(cfg), cfg, tokens, labels, method)[2]["peak_cache_bytes"]
-
-
-def buffer_bytes(count, batch=2):
-    """The replay buffer: S M D float32 numbers for each sequence."""
-    return count * batch * LONG.num_memory * LONG.d_model * 4
+    return rn.loss_and_grads(rn.init_params(cfg), cfg, tokens, labels, method)[2]
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 4])
-def test_peak_of_amrb_grows_by_the_replay_buffer_and_nothing_else(num_layers):
-    peaks = [peak_cache_bytes(count, "amrb", num_layers) for count in (4, 64)]
-    assert peaks[1] - peaks[0] == buffer_bytes(64 - 4)
+def test_memory_of_amrb_grows_by_the_replay_buffer_and_nothing_else(num_layers):
+    """The buffer holds S M D float32 numbers for each sequence."""
+    few, many = (stats_of_step(count, "amrb", num_layers) for count in (4, 64))
+    assert many["peak_cache_bytes"] == few["peak_cache_bytes"]
+    assert [stats["replay_buffer_bytes"] for stats in (few, many)] == [count * 2 * 8 * 64 * 4 for count in (4, 64)]
 
 
-def test_peak_of_amrb_hardly_grows_with_the_segments():
-    """With 4 layers, whose caches make the buffer small beside them; with 2 it is 1.15."""
-    assert peak_cache_bytes(64, "amrb") <= 1.1 * peak_cache_bytes(4, "amrb")
+@pytest.mark.parametrize(("method", "ratio"), [("amrb", 1), ("bptt", 16)])
+def test_peaks_of_64_segments_beside_4(method, ratio):
+    few, many = (stats_of_step(count, method)["peak_cache_bytes"] for count in (4, 64))
+    assert many / few == pytest.approx(ratio, rel=0.1)
 
 
-def test_peak_of_bptt_grows_in_proportion_to_the_segments():
-    assert peak_cache_bytes(64, "bptt") / peak_cache_bytes(4, "bptt") == pytest.approx(16, rel=0.1)
+def test_bptt_has_no_replay_buffer():
+    assert stats_of_step(4, "bptt")["replay_buffer_bytes"] == 0
 
 
 def traced_peak(count, method):
-    """What the allocator itself saw at most during a step on 8 sequences, in bytes, and what the step reports."""
+    """What the allocator itself saw at most during a step on 8 sequences, and what the step reports, in bytes."""
     tracemalloc.start()
     try:
-        cached = peak_cache_bytes(count, method, batch=8)
-        return tracemalloc.get_traced_memory()[1], cached
+        stats = stats_of_step(count, method, num_layers=4, batch=8)
+        return tracemalloc.get_traced_memory()[1], stats["peak_cache_bytes"] + stats["replay_buffer_bytes"]
     finally:
         tracemalloc.stop()
 
@@ -117,15 +115,16 @@ def test_peaks_are_what_the_allocator_sees():
     So AMRB needs what BPTT needs for a single segment, the replay buffer, and the parameter gradients of the segment
     gone through before: much less than another cache.
     """
-    (single, cached_single), (bptt, cached_bptt) = traced_peak(1, "bptt"), traced_peak(8, "bptt")
-    amrb, cached_amrb = traced_peak(8, "amrb")
-    assert bptt - single == pytest.approx(cached_bptt - cached_single, rel=0.05)
-    assert amrb == pytest.approx(single + buffer_bytes(8, batch=8), abs=cached_single / 4)
-    assert cached_amrb == pytest.approx(cached_single + buffer_bytes(8, batch=8), rel=1e-3)
+    (single, held_single), (bptt, held_bptt) = traced_peak(1, "bptt"), traced_peak(8, "bptt")
+    amrb, held_amrb = traced_peak(8, "amrb")
+    buffer = 8 * 8 * 8 * 64 * 4
+    assert bptt - single == pytest.approx(held_bptt - held_single, rel=0.05)
+    assert amrb == pytest.approx(single + buffer, abs=held_single / 4)
+    assert held_amrb == pytest.approx(held_single + buffer, rel=1e-3)
 
 
 AMRB_ORDER = """store 0, forward 0, drop 0, store 1, forward 1, drop 1, store 2, forward 2,
-    backward 2, drop 2, replay 1, backward 1, drop 1, replay 0, backward 0, drop 0"""
+    release 2, backward 2, drop 2, release 1, replay 1, backward 1, drop 1, release 0, replay 0, backward 0, drop 0"""
 BPTT_ORDER = "forward 0, forward 1, forward 2, backward 2, drop 2, backward 1, drop 1, backward 0, drop 0"
 
 
@@ -134,13 +133,16 @@ def test_events_of_a_shard(method, order):
     events = []
     stats = run_step(CFG, method, observer=events.append)[2]
     assert [f"{event.kind} {event.segment}" for event in events] == [part.strip() for part in order.split(",")]
-    held = 0
+    caches, buffer = 0, 0
     for event in events:
-        held += {"drop": -1, "backward": 0}.get(event.kind, 1) * event.nbytes
-        assert event.held == held and event.shard == 0
+        assert event.nbytes > 0 or event.kind == "backward"
+        caches += {"forward": 1, "replay": 1, "drop": -1}.get(event.kind, 0) * event.nbytes
+        buffer += {"store": 1, "release": -1}.get(event.kind, 0) * event.nbytes
+        assert (event.caches, event.buffer, event.shard) == (caches, buffer, 0)
         assert (event.array is None) == (event.kind == "drop")
-    assert held == 0
-    assert max(event.held for event in events) == stats["peak_cache_bytes"]
+    assert (caches, buffer) == (0, 0)
+    assert max(event.caches for event in events) == stats["peak_cache_bytes"]
+    assert max(event.buffer for event in events) == stats["replay_buffer_bytes"]
 
 
 def test_events_name_their_arrays():
@@ -149,24 +151,25 @@ def test_events_name_their_arrays():
     grads = run_step(CFG, observer=events.append)[1]
     arrays = {(event.kind, event.segment): event.array for event in events}
     for t in (0, 1):
-        assert arrays["replay", t] is arrays["store", t] and arrays["store", t + 1] is arrays["forward", t]
+        assert arrays["replay", t] is arrays["release", t] is arrays["store", t]
+        assert arrays["store", t + 1] is arrays["forward", t]
         assert arrays["backward", t].shape == arrays["store", t].shape
         assert arrays["store", t].nbytes == next(e.nbytes for e in events if (e.kind, e.segment) == ("store", t))
     np.testing.assert_array_equal(arrays["backward", 0].sum(axis=0), grads["memory.init"])
 
 
 def test_every_shard_reports_all_its_events(in_shards):
+    """The examples are sorted: 3 and 2 segments, 2 and 1, 1."""
     in_shards(CFG, 2)
     events = []
-    peak = run_step(CFG, workers=2, observer=events.append)[2]["peak_cache_bytes"]
+    stats = run_step(CFG, workers=2, observer=events.append)[2]
     peaks = []
-    for shard in (0, 1, 2):
+    for shard, count in enumerate((3, 2, 1)):
         own = [event for event in events if event.shard == shard]
-        assert own[-1].held == 0
-        counts = Counter(event.kind for event in own)
-        live = counts["backward"]  # the examples are sorted: 3 and 2 segments, 2 and 1, 1
-        expected = {"store": live, "forward": live, "backward": live, "replay": live - 1, "drop": 2 * live - 1}
-        assert counts == Counter(expected)
-        peaks.append(max(event.held for event in own))
-    assert [sum(e.shard == s and e.kind == "backward" for e in events) for s in (0, 1, 2)] == [3, 2, 1]
-    assert peak == sum(sorted(peaks)[-2:])
+        assert (own[-1].caches, own[-1].buffer) == (0, 0)
+        once = dict.fromkeys(("store", "release", "forward", "backward"), count)
+        expected = Counter(once | {"replay": count - 1, "drop": 2 * count - 1})
+        assert Counter(event.kind for event in own) == expected
+        peaks.append((max(event.caches for event in own), max(event.buffer for event in own)))
+    highest = [sum(sorted(column)[-2:]) for column in zip(*peaks, strict=True)]  # 2 shards run side by side
+    assert highest == [stats["peak_cache_bytes"], stats["replay_buffer_bytes"]]

@@ -20,13 +20,14 @@ from rmaat_np.settings import resolve
 
 STEPS = 12
 SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
+SIZES |= {"class_within": 8, "length": 16}
 SIZES |= {"num_memory": 2, "dropout": 0.1, "steps": STEPS, "batch_size": 8, "eval_every": 5, "warmup_steps": 4}
 
 
 @pytest.fixture(scope="module")
 def data():
     """The recall probe, 64 / 32 / 48 rows."""
-    return recall.load(8, 2, seed=0, rows=(64, 32, 48))
+    return recall.load(8, 16, seed=0, rows=(64, 32, 48))
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +112,7 @@ def test_config_record(whole, data):
     record = json.loads((whole / "config.json").read_text())
     run = train.load_run(whole)
     assert record["config"] == asdict(run.cfg)
-    assert {**record["config"], **record["settings"]["train"]}.items() >= SIZES.items()
+    assert {**record["config"], **record["settings"]["train"], **record["settings"]["data"]}.items() >= SIZES.items()
     assert record["settings"] == json.loads(json.dumps(run.settings.to_json()))
     assert (record["config"]["vocab_size"], record["config"]["num_classes"]) == (data.vocab_size, data.num_classes)
     assert record["parameters"] == sum(array.size for array in run.params.values())

@@ -7,17 +7,17 @@ from ..errors import InputError
 from .dataset import Dataset
 
 
-def load_dataset(task: str, options: dict, data_dir: Path, shape: dict, cache_dir=None) -> Dataset:
+def load_dataset(task: str, options: dict, data_dir: Path, cache_dir=None) -> Dataset:
     """Read or generate a task's three splits, with seed 0 whatever the run's own: runs are compared on the same rows.
 
-    options: the preset's data table; shape: the model's fields (the recall probe is cut to them);
+    options: the preset's data table
     cache_dir: of tokenised and generated arrays, by default data_dir/.rmaat_cache
     Raises: InputError naming what is missing or wrong.
     """
     reader = import_module(f".{task}", __name__)
     source = options.get("source", "files")
     if task == "recall":
-        return reader.load(shape["segment_length"], shape["num_segments"])
+        return reader.load(**options)
     if task == "listops" and source == "short":
         limits = {key: options[key] for key in ("min_length", "max_length", "max_depth", "max_args")}
         rows = (options["train_rows"], 1_000, 2_000)

@@ -6,6 +6,7 @@ It is no Long Range Arena task; it takes minutes where those take hours, and it 
 
 import numpy as np
 
+from ..errors import InputError
 from .dataset import Dataset, Split
 
 CLASSES = 10
@@ -13,14 +14,17 @@ NOISE = 16  # ids 1 .. 10 are the classes, 11 .. 26 noise, 0 padding
 VOCAB_SIZE = 1 + CLASSES + NOISE
 
 
-def load(segment_length: int, num_segments: int, seed: int = 0, rows=(20_000, 500, 1_000)) -> Dataset:
-    """Draw the probe: sequences of num_segments * segment_length tokens, the class token within the first segment.
+def load(class_within: int = 32, length: int = 128, seed: int = 0, rows=(20_000, 500, 1_000)) -> Dataset:
+    """Draw the probe: sequences of `length` tokens, the class token among the first `class_within` of them.
 
     rows: of train, val and test
+    Raises: InputError if class_within exceeds length.
     """
-    rng = np.random.default_rng([seed, segment_length, num_segments])
-    splits = (_draw(rng, count, segment_length, num_segments * segment_length) for count in rows)
-    return Dataset("recall", VOCAB_SIZE, CLASSES, num_segments * segment_length, *splits, decode)
+    if class_within > length:
+        raise InputError(f"class_within {class_within} exceeds length {length}; change one of them with --set")
+    rng = np.random.default_rng([seed, class_within, length])
+    splits = (_draw(rng, count, class_within, length) for count in rows)
+    return Dataset("recall", VOCAB_SIZE, CLASSES, length, *splits, decode)
 
 
 def decode(tokens) -> str:
