@@ -40,8 +40,8 @@ def _shapes_and_stds(cfg: Config) -> dict:
     if cfg.segment_embedding:
         spec["embed.segment"] = ((cfg.num_segments, D), "zeros")  # all segments alike at first (measured: README)
     if M:
-        # std 0.5 as for tokens: memory that starts much smaller than what it is read beside stays unheard
-        spec |= {"memory.init": ((M, D), 0.5)} | _norm("memory.norm", D)
+        # half the tokens' std: what the first segments write is then heard over what was there (measured: README)
+        spec |= {"memory.init": ((M, D), 0.25)} | _norm("memory.norm", D)
     if cfg.pooling == "mean":
         spec |= _norm("out.norm", D)
     for i in range(cfg.num_layers):

@@ -22,7 +22,7 @@ from .params import zero_grads
 from .segments import Shard, check_labels, check_tokens, cut_shards, shard_size
 
 METHODS = ("amrb", "bptt")
-SHARED = ("w", "gain", "tokens")  # cache entries that point at parameters or at the batch, and so hold nothing extra
+SHARED = ("w", "gain", "tokens", "factor")  # cache entries that point into parameters or the shard: nothing extra
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def bptt(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger):
         cache = caches.pop()
         dmemory, segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
         add_segment_grads(grads, segment_grads, t)
+        del segment_grads
         ledger.note("backward", t, 0, dmemory)
         ledger.note("drop", t, ledger.cache_nbytes(cache))
     add_first_memory_grad(grads, dmemory)
@@ -141,6 +142,7 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
         dmemory, segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
         del cache
         add_segment_grads(grads, segment_grads, t)
+        del segment_grads
         ledger.note("backward", t, 0, dmemory)
         ledger.note("drop", t, nbytes)
     add_first_memory_grad(grads, dmemory)
