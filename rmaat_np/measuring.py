@@ -20,7 +20,7 @@ def make_step(contender: str, batch: int, cfg, options, timed=None):
     labels = rng.integers(0, cfg.num_classes, batch)
     params = init_params(cfg, dtype=options.dtype)
     if contender.startswith("torch"):
-        return _torch_step(params, cfg, tokens, labels, contender == "torch-checkpoint", options)
+        return _torch_step(params, cfg, tokens, labels, contender, options)
     if timed is not None:
         params = {name: array.view(timed) for name, array in params.items()}
     state = adamw_init(params)
@@ -33,7 +33,7 @@ def make_step(contender: str, batch: int, cfg, options, timed=None):
     return step
 
 
-def _torch_step(params, cfg, tokens, labels, checkpoint, options):
+def _torch_step(params, cfg, tokens, labels, contender, options):
     import torch
 
     from . import torch_reference
@@ -48,7 +48,9 @@ def _torch_step(params, cfg, tokens, labels, checkpoint, options):
 
     def step(number):
         optimiser.zero_grad(set_to_none=True)
-        loss = torch_reference.loss(params, cfg, tokens, labels, checkpoint=checkpoint)
+        loss = torch_reference.loss(
+            params, cfg, tokens, labels, checkpoint="checkpoint" in contender, skip_unread="skip" in contender
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         optimiser.step()

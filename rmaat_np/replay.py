@@ -31,7 +31,7 @@ class Event:
 
     kind: "store" memory tokens in the replay buffer, "release" them from it; "forward" or "replay" built a cache,
     "drop" gave it up; "backward" went through it. nbytes: of that memory or cache; caches, buffer: bytes that all of
-    them hold afterwards; array: the memory tokens, or for "backward" the gradient of the memory that entered the segment.
+    them hold afterwards; array: the memory tokens, for "backward" the gradient of those that entered the segment.
     """
 
     kind: str

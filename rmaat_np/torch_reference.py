@@ -29,11 +29,23 @@ def relative_features(params, cfg, layer):
     return (F.elu(decay @ w) + 1).view(len(w), cfg.num_heads, -1).transpose(0, 1)
 
 
-def attention(x, params, cfg, layer, features, mask):
-    """Astromorphic or softmax attention with its projections. Shapes: x (B, N, D), mask (B, N) bool or None."""
+def project(x, w, b, num_heads):
+    """x W + b in heads. Shapes: x (B, N, D), w (D, kD) -> a tuple of k tensors (B, h, N, D / h)."""
+    B, N, D = x.shape
+    return F.linear(x, w.T, b).view(B, N, -1, num_heads, D // num_heads).permute(2, 0, 3, 1, 4).unbind()
+
+
+def attention(x, params, cfg, layer, features, mask, rows):
+    """Astromorphic or softmax attention of the first `rows` rows, with its projections.
+
+    Shapes: x (B, N, D), mask (B, N) bool or None -> (B, rows, D)
+    """
     name, (B, N, D), h = f"blocks.{layer}.attn", x.shape, cfg.num_heads
-    qkv = F.linear(x, params[f"{name}.qkv.weight"].T, params[f"{name}.qkv.bias"])
-    q, k, v = qkv.view(B, N, 3, h, D // h).permute(2, 0, 3, 1, 4)
+    w, b = params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"]
+    if rows == N:
+        q, k, v = project(x, w, b, h)
+    else:
+        (q,), (k, v) = project(x[:, :rows], w[:, :D], b[:D], h), project(x, w[:, D:], b[D:], h)
     if cfg.attention == "softmax":
         y = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
     else:
@@ -45,7 +57,7 @@ def attention(x, params, cfg, layer, features, mask):
         if cfg.use_feedback:
             g = k.sum(dim=2, keepdim=True) ** cfg.alpha if cfg.alpha != 1 else k.sum(dim=2, keepdim=True)
             y = y / (q @ g.transpose(2, 3))
-    y = y.transpose(1, 2).reshape(B, N, D)
+    y = y.transpose(1, 2).reshape(B, rows, D)
     return F.linear(y, params[f"{name}.out.weight"].T, params[f"{name}.out.bias"])
 
 
@@ -54,8 +66,8 @@ def norm(x, params, name):
     return F.layer_norm(x, x.shape[-1:], params[f"{name}.gain"], params[f"{name}.bias"], eps=1e-5)
 
 
-def block(x, params, cfg, layer, features, mask):
-    """One pre- or post-norm block. Shapes: x (B, N, D) -> (B, N, D)."""
+def block(x, params, cfg, layer, features, mask, rows):
+    """One pre- or post-norm block of the first `rows` rows. Shapes: x (B, N, D) -> (B, rows, D)."""
     name = f"blocks.{layer}"
 
     def mlp(x):
@@ -64,21 +76,24 @@ def block(x, params, cfg, layer, features, mask):
         return F.linear(active, params[f"{name}.mlp.out.weight"].T, params[f"{name}.mlp.out.bias"])
 
     if cfg.norm == "pre":
-        x = x + attention(norm(x, params, f"{name}.norm1"), params, cfg, layer, features, mask)
+        x = x[:, :rows] + attention(norm(x, params, f"{name}.norm1"), params, cfg, layer, features, mask, rows)
         return x + mlp(norm(x, params, f"{name}.norm2"))
-    x = norm(x + attention(x, params, cfg, layer, features, mask), params, f"{name}.norm1")
+    x = norm(x[:, :rows] + attention(x, params, cfg, layer, features, mask, rows), params, f"{name}.norm1")
     return norm(x + mlp(x), params, f"{name}.norm2")
 
 
-def segment(memory, tokens, t, params, cfg, features, mask):
-    """Read segment t. Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)."""
+def segment(memory, tokens, t, params, cfg, features, mask, skip_unread):
+    """Read segment t; with skip_unread, the last block without the token rows that a memory readout never sees.
+
+    Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)."""
     M, n = cfg.num_memory, tokens.shape[1]
     x = F.embedding(tokens, params["embed.token"]) + params["embed.position"][:n]
     if cfg.segment_embedding:
         x = x + params["embed.segment"][t]
     x = torch.cat([memory, x], dim=1)
     for layer in range(cfg.num_layers):
-        x = block(x, params, cfg, layer, features[layer], mask)
+        unread = skip_unread and cfg.pooling == "memory" and layer == cfg.num_layers - 1
+        x = block(x, params, cfg, layer, features[layer], mask, M if unread else M + n)
     written = norm(x[:, :M], params, "memory.norm") if M else memory
     if cfg.pooling == "memory":
         return written, written.mean(dim=1)
@@ -114,7 +129,7 @@ def update_memory(memory, written, factor, retention):
     return factor * written if retention == "scale" else memory + factor * (written - memory)
 
 
-def encode(params, cfg, tokens, factors, checkpoint: bool = False):
+def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: bool = False):
     """All segments, the memory handed on. Shapes: tokens (B, n), factors of `batch_factors` (B, T) -> z (B, D).
 
     Raises: InputError where dropout is not 0.
@@ -128,7 +143,8 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False):
     factors, totals, full = factors.to(z)[:, :, None, None], segment_counts(cfg, tokens), bool(live.all())
     for t in range(factors.shape[1]):
         part = tokens[:, t * L : (t + 1) * L]
-        arguments = (memory, part, t, params, cfg, features, None if full else row_mask(part, cfg.num_memory))
+        mask = None if full else row_mask(part, cfg.num_memory)
+        arguments = (memory, part, t, params, cfg, features, mask, skip_unread)
         if checkpoint:
             written, read = run_checkpointed(segment, *arguments, use_reentrant=False)
         else:
@@ -143,10 +159,10 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False):
     return z / live.sum(dim=1, keepdim=True) if cfg.pooling == "mean" else z
 
 
-def logits(params, cfg, tokens, checkpoint: bool = False):
+def logits(params, cfg, tokens, checkpoint: bool = False, skip_unread: bool = False):
     """Class scores. Shapes: tokens (B, n), for pairs (B, 2, n) -> (B, C)."""
     sequences = tokens.reshape(-1, tokens.shape[-1])
-    z = encode(params, cfg, sequences, batch_factors(cfg, sequences), checkpoint)
+    z = encode(params, cfg, sequences, batch_factors(cfg, sequences), checkpoint, skip_unread)
     if cfg.pair:
         a, b = z[0::2], z[1::2]
         z = torch.cat([a, b, a * b, a - b], dim=1)
@@ -154,6 +170,6 @@ def logits(params, cfg, tokens, checkpoint: bool = False):
     return F.linear(z, params["head.weight"].T, params["head.bias"])
 
 
-def loss(params, cfg, tokens, labels, checkpoint: bool = False):
+def loss(params, cfg, tokens, labels, checkpoint: bool = False, skip_unread: bool = False):
     """Mean cross-entropy, for autograd."""
-    return F.cross_entropy(logits(params, cfg, tokens, checkpoint), labels)
+    return F.cross_entropy(logits(params, cfg, tokens, checkpoint, skip_unread), labels)

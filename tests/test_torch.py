@@ -116,6 +116,16 @@ def test_segment_checkpoints_change_no_gradient(switches, shape):
         np.testing.assert_array_equal(checkpointed[name], grad, err_msg=name)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_rows_that_nothing_reads_change_no_gradient(switches, shape):
+    cfg = replace(CFG, **switches)
+    params, batch = random_params(cfg), make_batch(cfg, shape)
+    _, grads = torch_step(params, cfg, *batch)
+    for name, skipped in torch_step(params, cfg, *batch, skip_unread=True)[1].items():
+        np.testing.assert_allclose(skipped, grads[name], rtol=0, atol=1e-10 * np.abs(grads[name]).max())
+
+
 @pytest.mark.parametrize("switches", [s for s in SWITCHES if "pair" not in s], ids=str)
 def test_reference_reads_a_ragged_batch_as_each_sequence_alone(switches):
     cfg = replace(CFG, **switches)
