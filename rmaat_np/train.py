@@ -17,7 +17,7 @@ from . import backend
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .config import Config
 from .curve import draw_curve
-from .data.batches import BatchOrder
+from .data.batches import BatchOrder, read_ahead
 from .data.dataset import Dataset, Split
 from .errors import InputError
 from .optim import adamw_init, adamw_step, learning_rate
@@ -135,8 +135,9 @@ def train(run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 
         raise InputError(f"{run.folder / 'best.npz'}: is missing; put it back, or start a new run")
     with only_process(run.folder), stop_requests() as stop, open_metrics(run) as metrics:
         write_config(run)
+        batches = read_ahead(dataset.train, order, run.progress.step)
         while run.progress.step < run.settings.train.steps:
-            row = train_step(run, dataset, order, workers, replay_budget)
+            row = train_step(run, *next(batches), workers, replay_budget)
             metrics.write(json.dumps(row) + "\n")
             if bar is not None:
                 bar.update()
@@ -152,10 +153,9 @@ def train(run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 
         return finish(run, dataset, workers)
 
 
-def train_step(run: Run, dataset: Dataset, order: BatchOrder, workers: int, replay_budget: int) -> dict:
-    """One step: batch, gradients, update. Waits for the device once, for the numbers of the metrics row it returns."""
+def train_step(run: Run, tokens, labels, workers: int, replay_budget: int) -> dict:
+    """One step: gradients and update. Waits for the device once, for the numbers of the metrics row it returns."""
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
-    tokens, labels = dataset.train.batch(order.rows(step))
     loss, grads, stats = loss_and_grads(
         run.params, run.cfg, tokens, labels, train.method, train.seed, step, workers, replay_budget=replay_budget
     )

@@ -109,5 +109,5 @@ def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(de
     run = train.new_run(tmp_path / "run", settings.resolve("recall", "quick", "rmaat", overrides), dataset)
     order = BatchOrder(dataset.train.lengths(), 4, 0)
     strict_device.reset_synchronisations()
-    train.train_step(run, dataset, order, workers=1, replay_budget=0)
+    train.train_step(run, *dataset.train.batch(order.rows(0)), workers=1, replay_budget=0)
     assert strict_device.synchronisations() == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rmaat_np.data import recall
-from rmaat_np.data.batches import BUCKET, BatchOrder
+from rmaat_np.data.batches import BUCKET, BatchOrder, read_ahead
 from rmaat_np.data.dataset import Dataset, check_split, make_split
 from rmaat_np.errors import InputError
 
@@ -181,3 +181,12 @@ def test_recall_is_a_function_of_seed_and_sizes():
 
 def test_recall_shows_digits_and_letters():
     assert recall.decode([1, 10, 11, 26]) == "09ap"
+
+
+def test_reading_ahead_changes_no_batch():
+    split = recall.load(8, 24, seed=1, rows=(50, 2, 2)).train
+    order = BatchOrder(split.lengths(), 8, seed=3)
+    ahead = read_ahead(split, order, 4)
+    for step in range(4, 20):
+        for got, expected in zip(next(ahead), split.batch(order.rows(step)), strict=True):
+            np.testing.assert_array_equal(got, expected)

@@ -1,8 +1,12 @@
 """The order in which a training run reads its rows: a pure function of seed and step, so a run resumes anywhere."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
+
+from .dataset import Split
 
 BUCKET = 64  # batches whose rows are sorted by length together
 
@@ -32,3 +36,17 @@ class BatchOrder:
             bucket = order[start : start + BUCKET * self.batch_size]
             order[start : start + len(bucket)] = bucket[np.argsort(self.lengths[bucket], kind="stable")]
         return rng.permutation(order.reshape(self.batches_per_epoch, self.batch_size), axis=0)
+
+
+def read_ahead(split: Split, order: BatchOrder, step: int) -> Iterator:
+    """The batches of `step`, step + 1, ... without end; a thread prepares the next one while this one is used.
+
+    Shapes: -> tokens, labels as from `Split.batch`
+    """
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(split.batch, order.rows(step))
+        while True:
+            batch = upcoming.result()
+            step += 1
+            upcoming = pool.submit(split.batch, order.rows(step))
+            yield batch
