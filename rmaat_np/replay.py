@@ -162,7 +162,7 @@ def empty_readout(params, cfg: Config, shard: Shard):
     return backend.xp.zeros((shard.live[0], cfg.d_model), dtype=params["embed.token"].dtype)
 
 
-def logits_forward(z, params, cfg: Config, shard: Shard):
+def readout_logits(z, params, cfg: Config, shard: Shard):
     """Finish the pooling, bring the sequences back into the batch's order, and apply the head.
 
     Shapes: z (B, D) -> logits (examples, C)
@@ -178,7 +178,7 @@ def readout_loss(z, params, cfg: Config, shard: Shard, grads):
     Shapes: z (B, D) -> loss (), correct () (a count), dz (B, D)
     """
     xp = backend.xp
-    logits, head_cache = logits_forward(z, params, cfg, shard)
+    logits, head_cache = readout_logits(z, params, cfg, shard)
     loss, loss_cache = softmax_cross_entropy_forward(logits, shard.labels, shard.weight)
     dz_ordered, head_grads = head_backward(softmax_cross_entropy_backward(1.0, loss_cache), head_cache)
     add_segment_grads(grads, head_grads, None)
@@ -302,7 +302,7 @@ def _shard_logits(params, features, cfg, shard):
     for t in range(shard.num_segments):
         memory, readout, _ = segment_forward(params, features, cfg, shard.segment(t), memory)
         z[shard.read_out(t)] += readout
-    return shard.examples, logits_forward(z, params, cfg, shard)[0]
+    return shard.examples, readout_logits(z, params, cfg, shard)[0]
 
 
 def _map_in_order(function, shards, workers):

@@ -169,7 +169,7 @@ BUGS = {
         replay.readout_loss, "dz[shard.positions] = ", "dz[...] = ", whole("pair"),
     ),
     "shard: positions not unsorted at all": (
-        replay.logits_forward, "z[shard.positions]", "z", whole("pair", check_alone),
+        replay.readout_logits, "z[shard.positions]", "z", whole("pair", check_alone),
     ),
     "shard: weight of the shard, not of the batch": (
         segments.cut_shards, "1 / len(order)", "1 / len(examples)", whole("default", check_shards, 2),

@@ -35,6 +35,21 @@ def locate(data_dir, tops: tuple[str, ...], remedy: str) -> Path:
     return archives[0]
 
 
+def find_splits(data_dir: Path, folders: tuple[str, ...], names: list[str], remedy: str) -> list[Path]:
+    """The files of these names, all from the first of the folders (below data_dir) that has any of them.
+
+    Raises: InputError, ending in `remedy`, when none is there or only some are.
+    """
+    for folder in folders:
+        files = [data_dir / folder / name for name in names]
+        missing = [file for file in files if not file.is_file()]
+        if not missing:
+            return files
+        if len(missing) < len(files):
+            raise InputError(f"{missing[0]}: missing beside the others; {remedy}")
+    raise InputError(f"{data_dir}: no {names[0]} here or in {folders[1]}; {remedy}")
+
+
 def list_files(source: Path, wanted: re.Pattern) -> list[Path]:
     """The files that `read_files` would open: the wanted ones of a folder, sorted, or the archive itself."""
     if source.is_file():

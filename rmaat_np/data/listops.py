@@ -10,6 +10,7 @@ import numpy as np
 
 from ..checkpoint import write_atomically
 from ..errors import InputError
+from .archive import find_splits
 from .cache import cached_split
 from .dataset import Dataset, Split, check_split, make_split
 
@@ -129,14 +130,7 @@ def load_short(
 
 def find_files(data_dir: Path) -> list[Path]:
     """The train, val and test file, all from the first folder that has any of them."""
-    for folder in FOLDERS:
-        files = [data_dir / folder / f"basic_{split}.tsv" for split in SPLITS]
-        missing = [file for file in files if not file.is_file()]
-        if not missing:
-            return files
-        if len(missing) < len(files):
-            raise InputError(f"{missing[0]}: missing beside the others; {REMEDY}")
-    raise InputError(f"{data_dir}: no listops-1000/basic_train.tsv, basic_val.tsv and basic_test.tsv here; {REMEDY}")
+    return find_splits(data_dir, FOLDERS, [f"basic_{split}.tsv" for split in SPLITS], REMEDY)
 
 
 def read_tsv(path, max_length: int | None = None) -> Split:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import text
+from .archive import find_splits
 from .cache import cached_split
 from .dataset import Dataset, Split, check_split
 
@@ -48,14 +49,7 @@ def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
 
 def find_files(data_dir: Path) -> list[Path]:
     """The train, eval and test file, all from the first folder that has any of them."""
-    for folder in FOLDERS:
-        files = [data_dir / folder / f"new_aan_pairs.{split}.tsv" for split in SPLITS]
-        missing = [file for file in files if not file.is_file()]
-        if not missing:
-            return files
-        if len(missing) < len(files):
-            raise InputError(f"{missing[0]}: missing beside the others; {REMEDY}")
-    raise InputError(f"{data_dir}: no new_aan_pairs.train.tsv here or in tsv_data; {REMEDY}")
+    return find_splits(data_dir, FOLDERS, [f"new_aan_pairs.{split}.tsv" for split in SPLITS], REMEDY)
 
 
 def read_pairs(path: Path, max_length: int) -> Split:
