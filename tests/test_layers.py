@@ -1,5 +1,7 @@
 """Layers and the head: each value against its formula written out, each gradient against central differences."""
 
+import math
+
 import numpy as np
 import pytest
 from checks import CFG, CHECKS, CONFIGS, KEY, Pair, normal, pair_of, random_params
@@ -120,3 +122,16 @@ def test_layer_norm_and_gelu_are_finite_at_any_scale(scale):
         grads = backward(np.ones_like(out), cache)
         assert np.isfinite(out).all()
         assert all(np.isfinite(g).all() for g in (grads if isinstance(grads, tuple) else (grads,)))
+
+
+@pytest.mark.parametrize("shape", [(3, 70_000), (700, 300), (2, 5)])
+def test_gelu_in_blocks_is_gelu(shape):
+    """The plain twin of the blocked passes: the formula, on several blocks, on wide rows, and on one block."""
+    rng = np.random.default_rng(0)
+    x, dout = rng.standard_normal(shape), rng.standard_normal(shape)
+    slope = math.sqrt(2 / math.pi)
+    t = np.tanh(slope * (x + 0.044715 * x**3))
+    out, cache = layers.gelu_forward(x)
+    np.testing.assert_allclose(out, x / 2 * (1 + t), rtol=1e-12, atol=1e-15)
+    expected = (1 + t) / 2 + x / 2 * (1 - t**2) * slope * (1 + 3 * 0.044715 * x**2)
+    np.testing.assert_allclose(layers.gelu_backward(dout, cache), dout * expected, rtol=1e-11, atol=1e-14)
