@@ -32,11 +32,10 @@ CONFIGS = {  # batch, and the model's fields
 }  # fmt: skip
 # torch: plain eager autograd; torch-checkpoint: one checkpoint a segment; -skip: as this package does, without the rows
 # of the last block that a memory readout never sees, which nobody would write at first
-CONTENDERS = ("amrb", "amrb-budget", "bptt", "torch", "torch-checkpoint", "torch-skip", "torch-checkpoint-skip")
+CONTENDERS = ("amrb", "bptt", "torch", "torch-checkpoint", "torch-skip", "torch-checkpoint-skip")
 
 TARGETS = (  # contender, against, least ratio of tokens per second, largest ratio of peak memory
     ("amrb", "torch", 1.0, 0.25),
-    ("amrb-budget", "torch", 1.0, 0.25),
     ("bptt", "torch", 1.2, None),
     ("amrb", "torch-checkpoint", 1.3, 1.0),
     ("amrb", "torch-skip", None, None),
@@ -173,7 +172,7 @@ def draw_long(rows, path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    marks = dict(zip(CONTENDERS, "oPs^dv*", strict=True))
+    marks = dict(zip(CONTENDERS, "os^dv*", strict=True))
     for contender in dict.fromkeys(row["contender"] for row in rows):
         mine = [row for row in rows if row["contender"] == contender and "error" not in row]
         lengths = [int(row["config"][5:]) for row in mine]

@@ -12,8 +12,6 @@ from .optim import adamw_init, adamw_step
 from .params import init_params
 from .replay import loss_and_grads
 
-BUDGET = 32 * 2**20  # bytes of caches that the contender amrb-budget keeps per worker
-
 
 def make_step(contender: str, batch: int, cfg, options, timed=None):
     """A function of the step number: one training step (forward, backward, optimiser), until its loss is known."""
@@ -27,12 +25,8 @@ def make_step(contender: str, batch: int, cfg, options, timed=None):
         params = {name: array.view(timed) for name, array in params.items()}
     state = adamw_init(params)
 
-    method, _, budget = contender.partition("-")
-
     def step(number):
-        loss, grads, _ = loss_and_grads(
-            params, cfg, tokens, labels, method, workers=options.threads, replay_budget=BUDGET if budget else 0
-        )
+        loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, contender, workers=options.threads)
         adamw_step(params, grads, state, number, 1e-3)
         return float(loss)
 
