@@ -174,7 +174,8 @@ def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
     """The part of a shard that describes its sequences, already sorted."""
     L, S, longest = cfg.segment_length, int(totals[which[0]]), int(lengths[which].max())
     live = [int((totals[which] > t).sum()) for t in range(S + 1)]
-    tokens = sequences[which, :longest]
+    whole = np.array_equal(which, np.arange(len(sequences)))  # no copy of a batch that is one shard, sorted already
+    tokens = sequences[:, :longest] if whole else sequences[which, :longest]
     factors = np.zeros((S, len(which)), dtype=dtype)
     for b, total in enumerate(totals[which]):
         factors[:total, b] = retention_factors(int(total), cfg.retention)
