@@ -181,9 +181,10 @@ def draw_long(rows, path) -> None:
             lengths, [1e6 / row["tokens_per_second"] for row in mine], marker=marks[contender], label=contender
         )
     for axis, label in zip(axes, ("peak memory above idle, MB", "microseconds per token"), strict=True):
-        axis.set(xscale="log", xlabel="tokens in the sequence", ylabel=label, ylim=(0, None))
+        axis.set(xscale="log", xlabel="tokens in the sequence", ylabel=label)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set(yscale="log", ylim=(None, None))
+    axes[0].set(yscale="log")
+    axes[1].set(ylim=(0, None))
     axes[0].legend(frameon=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
