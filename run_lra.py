@@ -12,7 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 from rmaat_np import backend, params, replay, settings, train  # noqa: E402
-from rmaat_np.data import load_dataset  # noqa: E402
+from rmaat_np.data import check, load_dataset  # noqa: E402
 from rmaat_np.errors import InputError  # noqa: E402
 
 
@@ -31,6 +31,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
+    parser.add_argument(
+        "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
+    )
     parser.add_argument("--cache-dir", type=Path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--out", type=Path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
@@ -85,6 +88,18 @@ def check_unchanged(run, arguments) -> None:
 def load_data(chosen: settings.Settings, arguments):
     """The task's dataset for these settings."""
     return load_dataset(chosen.task, chosen.data, arguments.data_dir, arguments.cache_dir)
+
+
+def check_data(chosen: settings.Settings, arguments) -> int:
+    """Print what was found for the task; if something is missing or wrong, say so and show what is expected."""
+    options = ", ".join(f"{key}={value}" for key, value in chosen.data.items())
+    print(f"data of task {chosen.task}, preset {chosen.preset} ({options}) in {arguments.data_dir.resolve()}")
+    try:
+        print(check.report(load_data(chosen, arguments)))
+    except InputError as error:
+        print(f"run_lra.py: {error}\n\nexpected:\n{check.expected(chosen.task)}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def announce(run, arguments) -> None:
@@ -154,6 +169,8 @@ def dispatch(arguments) -> int:
             arguments.model or "rmaat",
             overrides_of(arguments),
         )
+        if arguments.check_data:
+            return check_data(chosen, arguments)
         dataset = load_data(chosen, arguments)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run = train.new_run(arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{stamp}", chosen, dataset)

@@ -1,0 +1,50 @@
+"""What `--check-data` prints: the rows that a task found, so that one sees them before a long run."""
+
+from importlib import import_module
+
+import numpy as np
+
+from .dataset import Dataset, Split
+
+CHECKED = 2_000  # rows of each split whose ListOps target is evaluated again; 96,000 would take 10 to 20 s
+SHOWN = 300  # characters of a text
+
+
+def report(dataset: Dataset) -> str:
+    """Rows, class shares and length quantiles of every split, and the first two rows of train in plain sight.
+
+    Raises: InputError if one of the first 2,000 targets of a ListOps split is not its expression's value.
+    """
+    lines = [
+        f"{dataset.task}: {dataset.num_classes} classes, {dataset.vocab_size} ids, up to {dataset.max_length} tokens"
+    ]
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    for name, split in splits.items():
+        shares = np.bincount(split.labels, minlength=dataset.num_classes) / len(split)
+        quantiles = np.quantile(split.lengths(), [0, 0.25, 0.5, 0.75, 1]).astype(int)
+        lines.append(f"  {name}: {len(split):,} rows; lengths {' '.join(map(str, quantiles))} (0, 25, 50, 75, 100 %)")
+        lines.append("    class shares " + " ".join(f"{share:.3f}" for share in shares))
+    if dataset.task == "listops":
+        check_targets = import_module(".listops", __package__).check_targets
+        for name, split in splits.items():
+            check_targets(split.take(np.arange(min(CHECKED, len(split)))), name)
+        lines.append(f"  the first {CHECKED:,} targets of each split were evaluated again: all are right")
+    for row in range(min(2, len(dataset.train))):
+        lines += [f"  train row {row + 1}, label {dataset.train.labels[row]}:", *_shown(dataset, dataset.train, row)]
+    return "\n".join(lines)
+
+
+def expected(task: str) -> str:
+    """The files that a task looks for and where they come from; empty for a task that needs none."""
+    return getattr(import_module(f".{task}", __package__), "EXPECTED", "")
+
+
+def _shown(dataset: Dataset, split: Split, row: int) -> list[str]:
+    """The row's documents decoded: pictures whole, texts cut."""
+    lines = []
+    for document in range(split.documents):
+        text = dataset.decode(split.sequence(row, document))
+        if dataset.task not in ("image", "pathfinder") and len(text) > SHOWN:
+            text = text[:SHOWN] + " ..."
+        lines += ["    " + line for line in text.splitlines()]
+    return lines
