@@ -31,9 +31,6 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
-    parser.add_argument(
-        "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
-    )
     parser.add_argument("--cache-dir", type=Path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--out", type=Path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
@@ -41,6 +38,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         "--resume", type=Path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
     )
     which.add_argument("--eval", type=Path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    which.add_argument(
+        "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
+    )
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads, a shard of the batch each")
     parser.add_argument(
         "--replay-budget",
@@ -95,6 +95,8 @@ def check_data(chosen: settings.Settings, arguments) -> int:
     options = ", ".join(f"{key}={value}" for key, value in chosen.data.items())
     print(f"data of task {chosen.task}, preset {chosen.preset} ({options}) in {arguments.data_dir.resolve()}")
     try:
+        paths = check.found(chosen.task, chosen.data, arguments.data_dir)
+        print("\n".join(f"  found {path.resolve()}" for path in paths) or "  generated, no files are needed")
         print(check.report(load_data(chosen, arguments)))
     except InputError as error:
         print(f"run_lra.py: {error}\n\nexpected:\n{check.expected(chosen.task)}", file=sys.stderr)

@@ -1,23 +1,53 @@
 """--check-data: what was found, or what is missing."""
 
+import pytest
+
 import run_lra
-from rmaat_np.data import listops
+from rmaat_np.data import check, listops
 
 
 def test_generated_listops_are_described_and_evaluated(tmp_path, capsys):
     assert run_lra.main(["--check-data", "--data-dir", str(tmp_path), "--set", "train_rows=50"]) == 0
     out = capsys.readouterr().out
     assert str(tmp_path) in out and "train: 50 rows" in out and "val: 1,000 rows" in out and "evaluated again" in out
+    assert "generated, no files are needed" in out and "  found " not in out
     shares = [line for line in out.splitlines() if "class shares" in line]
     assert len(shares) == 3 and all(len(line.split()) == 12 for line in shares)
     assert "train row 1, label" in out and "[M" in out
 
 
+def write_listops(tmp_path, val_target):
+    """Three one-row files, -> their paths."""
+    (tmp_path / "listops-1000").mkdir()
+    files = [tmp_path / "listops-1000" / f"basic_{split}.tsv" for split in listops.SPLITS]
+    for file in files:
+        listops.write_tsv(file, [listops.encode("[MAX 1 2 ]")], [val_target if "val" in file.name else 2])
+    return files
+
+
+def test_the_files_found_are_named_and_their_rows_shown(tmp_path, capsys):
+    files = write_listops(tmp_path, val_target=2)
+    assert run_lra.main(["--check-data", "--preset", "small", "--data-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("  found ")] == [f"  found {file}" for file in files]
+    assert "test: 1 rows; lengths 4 4 4 4 4" in out and "train row 1, label 2:\n    [MAX 1 2 ]" in out
+
+
+def test_folders_found_are_named(tmp_path):
+    for task, name in (("text", "aclImdb"), ("image", "cifar-10-batches-py"), ("pathfinder", "curv_baseline")):
+        (tmp_path / name).mkdir()
+        assert check.found(task, {"difficulty": "easy"}, tmp_path) == [tmp_path / name]
+
+
+@pytest.mark.parametrize("option", ["--resume", "--eval", "--out"])
+def test_checking_data_goes_with_no_run(option, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_lra.main(["--check-data", option, str(tmp_path)])
+    assert "not allowed with" in capsys.readouterr().err
+
+
 def test_a_wrong_target_is_found(tmp_path, capsys):
-    folder = tmp_path / "listops-1000"
-    folder.mkdir()
-    for split in listops.SPLITS:
-        listops.write_tsv(folder / f"basic_{split}.tsv", [listops.encode("[MAX 1 2 ]")], [3 if split == "val" else 2])
+    write_listops(tmp_path, val_target=3)
     assert run_lra.main(["--check-data", "--preset", "small", "--data-dir", str(tmp_path)]) == 2
     assert "val: row 1 has target 3, its value is 2" in capsys.readouterr().err
 
