@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-from rmaat_np import backend, params, replay, settings, train  # noqa: E402
+from rmaat_np import backend, compare, params, replay, settings, train  # noqa: E402
 from rmaat_np.data import check, load_dataset  # noqa: E402
 from rmaat_np.errors import InputError  # noqa: E402
 
@@ -41,6 +42,12 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     which.add_argument(
         "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
     )
+    parser.add_argument(
+        "--compare",
+        metavar="MODEL,...",
+        help="train several models, or variants as rmaat+retention=none, into --out, and write a table",
+    )
+    parser.add_argument("--seeds", type=int, metavar="K", help="with --compare: runs of each, with K seeds; default 1")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads, a shard of the batch each")
     parser.add_argument(
         "--replay-budget",
@@ -104,6 +111,46 @@ def check_data(chosen: settings.Settings, arguments) -> int:
     return 0
 
 
+def run_comparison(arguments) -> int:
+    """Train what --compare names, each with --seeds seeds, into one folder with a table."""
+    for name in ("model", "resume", "eval", "check_data"):
+        if getattr(arguments, name):
+            raise InputError(f"--compare goes without --{name.replace('_', '-')}; it names its models itself")
+    task, preset = arguments.task or "listops", arguments.preset or "quick"
+    out = arguments.out or Path("runs") / f"compare-{task}-{time.strftime('%Y%m%d-%H%M%S')}"
+    jobs = compare.make_jobs(
+        out,
+        task,
+        preset,
+        arguments.compare,
+        1 if arguments.seeds is None else arguments.seeds,
+        overrides_of(arguments),
+        data_dir=arguments.data_dir,
+        cache_dir=arguments.cache_dir,
+        backend=arguments.backend,
+        replay_budget=budget_bytes(arguments),
+    )
+    load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
+    print(f"{len(jobs)} runs, {arguments.workers} at a time, into {out}", flush=True)
+    with progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
+        try:
+            compare.compare(out, jobs, command_of(out), arguments.workers, bar)
+        except train.Interrupted as stop:
+            bar.close()
+            print(f"stopped, every run is saved; go on with: {command_of(out)}", file=sys.stderr)
+            return 128 + stop.args[0]
+    print((out / "table.md").read_text() + f"\n{out}/: table.md table.json table.png, and a folder for each run")
+    return 0 if all(job.result() for job in jobs) else 1
+
+
+def command_of(out: Path) -> str:
+    """This very command, with the folder named, so that it goes on there."""
+    words = sys.argv[1:]
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words = [*words, "--out", str(out)]
+    return "python run_lra.py " + shlex.join(words)
+
+
 def announce(run, arguments) -> None:
     """What is going to be computed, and where; on stderr with --eval, whose stdout is JSON."""
     output = sys.stderr if arguments.eval is not None else sys.stdout
@@ -116,17 +163,24 @@ def announce(run, arguments) -> None:
     )
 
 
-def run_training(run, dataset, arguments) -> None:
-    """Train with a progress bar, and say where everything is."""
+def progress_bar(**numbers):
+    """A tqdm bar of steps; shows nothing where stderr is no terminal."""
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
-    steps = run.settings.train.steps
-    with tqdm(total=steps, initial=run.progress.step, disable=None, unit="step", mininterval=0.5) as bar:
-        result = train.train(
-            run, dataset, workers=arguments.workers, replay_budget=int(arguments.replay_budget * 2**20), bar=bar
-        )
+    return tqdm(disable=None, unit="step", mininterval=0.5, **numbers)
+
+
+def budget_bytes(arguments) -> int:
+    """--replay-budget in bytes."""
+    return int(arguments.replay_budget * 2**20)
+
+
+def run_training(run, dataset, arguments) -> None:
+    """Train with a progress bar, and say where everything is."""
+    with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
+        result = train.train(run, dataset, workers=arguments.workers, replay_budget=budget_bytes(arguments), bar=bar)
     print(
         f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
@@ -158,8 +212,12 @@ def dispatch(arguments) -> int:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
     if not 0 <= arguments.replay_budget < float("inf"):
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a finite number of MB, at least 0")
+    if arguments.seeds is not None and not arguments.compare:
+        raise InputError("--seeds goes with --compare; a single run has one --seed")
     backend.use(arguments.backend)
     backend.keep_freed_memory()
+    if arguments.compare:
+        return run_comparison(arguments)
     if arguments.eval is not None or arguments.resume is not None:
         run = train.load_run(arguments.eval or arguments.resume)
         check_unchanged(run, arguments)

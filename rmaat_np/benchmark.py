@@ -7,17 +7,13 @@ medians are reported. Peak memory is what a process needs above its idle state (
 import argparse
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from .config import Config
-from .measuring import breakdown, measure
+from .measuring import breakdown, machine, measure
 
 CONFIGS = {  # batch, and the model's fields
     "small": (32, {"segment_length": 128, "num_segments": 4, "num_heads": 4}),
@@ -134,19 +130,6 @@ def table(rows: list[dict], columns: list[str]) -> str:
         cells = ("" if row.get(column) is None else row[column] for column in columns)
         lines.append("| " + " | ".join(f"{cell:,}" if type(cell) is int else str(cell) for cell in cells) + " |")
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """Processor, cores and versions, as the tables' caption."""
-    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    try:
-        from importlib.metadata import version
-
-        torch = f", PyTorch {version('torch')}"
-    except ImportError:
-        torch = ", no PyTorch"
-    name, cores = cpu[1] if cpu else platform.processor(), len(os.sched_getaffinity(0))
-    return f"{name}, {cores} cores, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
 
 
 def long_sequences(options) -> list[dict]:

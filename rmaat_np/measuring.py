@@ -1,5 +1,7 @@
 """One measurement of training steps in this process: time, peak memory, and where the time goes. See `benchmark.py`."""
 
+import os
+import platform
 import re
 import time
 from pathlib import Path
@@ -64,7 +66,7 @@ def measure(contender: str, batch: int, cfg, options) -> dict:
     backend.use(options.backend)
     backend.keep_freed_memory()
     step = make_step(contender, batch, cfg, options)
-    memory = _device_memory(contender) if options.backend == "cupy" else _host_memory()
+    memory = device_memory(contender) if options.backend == "cupy" else host_memory()
     next(memory)
     seconds = []
     begun = time.perf_counter()
@@ -80,7 +82,7 @@ def measure(contender: str, batch: int, cfg, options) -> dict:
     }
 
 
-def _host_memory():
+def host_memory():
     """Generator: start counting, then the largest resident set since, above its size at the start (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     idle = _status_bytes("VmRSS")
@@ -92,7 +94,7 @@ def _status_bytes(field):
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def _device_memory(contender):
+def device_memory(contender):
     """Generator: start counting, then the largest sum of live device allocations since, above the start."""
     if contender.startswith("torch"):
         import torch
@@ -107,6 +109,19 @@ def _device_memory(contender):
     with PeakMemory() as memory:
         yield
         yield memory.peak
+
+
+def machine() -> str:
+    """Processor, cores and versions, as the tables' caption."""
+    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    try:
+        from importlib.metadata import version
+
+        torch = f", PyTorch {version('torch')}"
+    except ImportError:
+        torch = ", no PyTorch"
+    name, cores = cpu[1] if cpu else platform.processor(), len(os.sched_getaffinity(0))
+    return f"{name}, {cores} cores, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
 
 
 def timed_array_class():

@@ -1,0 +1,227 @@
+"""Several models, or variants of one, trained with the same data, steps and schedule: `run_lra.py --compare`.
+
+Every run is a process and a folder of its own, `--workers` of them at a time with one thread each, so that memory is
+measured apart. The same command goes on after an interruption: finished runs are kept, started ones are resumed.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from . import backend, measuring, settings
+from .checkpoint import write_atomically
+from .compare_table import draw_table, markdown
+from .data import load_dataset
+from .errors import InputError
+from .train import Diverged, Interrupted, load_run, make_folder, new_run, only_process, stop_requests, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison: a variant with one seed, its settings, and where its data are."""
+
+    variant: str
+    folder: Path
+    settings: settings.Settings
+    data_dir: Path
+    cache_dir: Path | None
+    backend: str
+    replay_budget: int
+
+    def result(self) -> dict | None:
+        """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
+        path = self.folder / "result.json"
+        result = read_json(path) if path.exists() else {}
+        return result if "peak_memory_bytes" in result else None  # which is added last
+
+
+def read_json(path: Path) -> dict:
+    """A file of a run. Raises: InputError naming it."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise InputError(f"{path}: is not readable; remove {path.parent}, and that run is done again") from None
+
+
+def parse_variants(text: str) -> list[tuple[str, str, dict]]:
+    """'rmaat,rmt+method=amrb' -> (name, model, overrides) of each. Raises: InputError for what is empty or twice."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not name or "/" in name:
+            raise InputError(f"--compare {text}: {name!r} is not MODEL or MODEL+KEY=VALUE; separate them by commas")
+        if names.count(name) > 1:
+            raise InputError(f"--compare {text}: {name} is there twice; name it once, and repeat it with --seeds")
+    split = [name.split("+") for name in names]
+    return [
+        (name, model, dict(map(settings.parse_assignment, own)))
+        for name, (model, *own) in zip(names, split, strict=True)
+    ]
+
+
+def make_jobs(out: Path, task: str, preset: str, text: str, seeds: int, overrides: dict, **where) -> list[Job]:
+    """All runs of a comparison, seed after seed. Raises: InputError for anything that one of them would refuse."""
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: must be at least 1")
+    first, jobs = overrides.get("seed", 0), []
+    for seed in range(first, first + seeds):
+        for name, model, own in parse_variants(text):
+            if "seed" in own:
+                raise InputError(f"--compare {name}: the seeds are the same for all; set them with --seed and --seeds")
+            resolved = settings.resolve(task, preset, model, overrides | own | {"seed": seed})
+            jobs.append(Job(name, out / f"{name}-seed{seed}", resolved, **where))
+    for job in jobs:
+        path = job.folder / "config.json"
+        if path.exists() and read_json(path).get("settings") != job.settings.to_json():
+            raise InputError(f"{path}: belongs to a run with other settings; choose another --out")
+    return jobs
+
+
+def compare(out: Path, jobs: list[Job], command: str, workers: int, bar) -> list[dict]:
+    """Run what is not finished, `workers` at a time; after each, write table.md, table.json and table.png into `out`.
+
+    bar: a tqdm bar, advanced by steps
+    -> one row for each finished run
+    Raises: Interrupted after SIGINT or SIGTERM, once every run has saved its state.
+    """
+    make_folder(out)
+    failed, running, asked = {}, {}, False
+    with only_process(out), stop_requests() as stop:
+        waiting = [job for job in jobs if job.result() is None]
+        bar.update(sum(job.settings.train.steps for job in jobs if job not in waiting))
+        rows = write_tables(out, jobs, failed, command, workers)
+        try:
+            while running or (waiting and not stop):
+                while waiting and len(running) < workers and not stop:
+                    job = waiting.pop(0)
+                    running[job.folder.name] = (job, *start(job))
+                if stop and not asked:
+                    asked = True
+                    for _, process, _ in running.values():
+                        process.terminate()  # it saves its state first
+                wait([process.sentinel for _, process, _ in running.values()], timeout=0.2)
+                for name, (job, process, pipe) in list(running.items()):
+                    ended = process.exitcode is not None
+                    for failure in follow(pipe, bar):
+                        failed[name] = failure
+                    if ended:
+                        del running[name]
+                    if ended and not stop:
+                        if job.result() is None:
+                            failed.setdefault(name, f"ended with exit code {process.exitcode}")
+                        rows = write_tables(out, jobs, failed, command, workers)
+                        bar.write(f"{name}: {failed.get(name) or told(job)}")
+        finally:
+            for _, process, _ in running.values():
+                process.kill()
+        if stop:
+            raise Interrupted(stop[0])
+    return rows
+
+
+def told(job: Job) -> str:
+    """A finished run in half a line."""
+    result = job.result()
+    return f"test accuracy {result['test_accuracy']:.3f}, {result['seconds']:.0f} s"
+
+
+def start(job: Job):
+    """Start a run in a process of its own. -> process, the pipe on which it tells its steps."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=run_job, args=(job, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def follow(pipe, bar):
+    """Take what a run has told: steps go to the bar; a failure's message is yielded."""
+    try:
+        while pipe.poll():
+            message = pipe.recv()
+            if isinstance(message, str):
+                yield message
+            else:
+                bar.update(message)
+    except (EOFError, OSError):
+        return  # the run's process has ended
+
+
+class PipeBar:
+    """Stands for the progress bar in a run's process; tells the comparing process of every tenth step."""
+
+    def __init__(self, pipe, done: int):
+        self.pipe, self.pending, self.steps = pipe, done, 0
+
+    def update(self) -> None:
+        """One more step is done. Ends the process if nobody listens any more; the run can be resumed."""
+        self.pending, self.steps = self.pending + 1, self.steps + 1
+        if self.pending >= 10:
+            try:
+                self.pipe.send(self.pending)
+            except OSError:
+                sys.exit(1)
+            self.pending = 0
+
+    def set_postfix(self, **_) -> None:
+        """Not shown."""
+
+    def write(self, _) -> None:
+        """Not shown: metrics.jsonl holds the validation scores."""
+
+
+def run_job(job: Job, pipe) -> None:
+    """A run's process: start or resume it, train it to its end, and add the peak memory to its result."""
+    os.setsid()  # a Ctrl-C in the terminal reaches only the comparing process, which asks every run to save
+    try:
+        backend.use(job.backend)
+        backend.keep_freed_memory()
+        dataset = load_dataset(job.settings.task, job.settings.data, job.data_dir, job.cache_dir)
+        resumed = (job.folder / "last.npz").exists()
+        run = load_run(job.folder) if resumed else new_run(job.folder, job.settings, dataset)
+        bar = PipeBar(pipe, run.progress.step)
+        memory = measuring.device_memory("rmaat_np") if job.backend == "cupy" else measuring.host_memory()
+        next(memory)
+        result = train(run, dataset, replay_budget=job.replay_budget, bar=bar)
+        result |= {
+            "seconds_per_step": run.progress.seconds / run.progress.step,
+            "peak_memory_bytes": next(memory) if bar.steps > 1 else None,  # of a process that has trained
+        }
+        text = json.dumps(result, indent=1).encode()
+        write_atomically(job.folder / "result.json", lambda file: file.write(text))
+        pipe.send(bar.pending)
+    except Interrupted as stop:
+        sys.exit(128 + stop.args[0])
+    except (InputError, Diverged, backend.BackendError, OSError, MemoryError) as error:
+        pipe.send(str(error))
+        sys.exit(2)
+
+
+def rows_of(jobs: list[Job], command: str, workers: int) -> list[dict]:
+    """The finished runs as flat records, each with what it takes to repeat it."""
+    rows = []
+    for job in jobs:
+        result = job.result()
+        if result is not None:
+            written = time.strftime("%Y-%m-%d", time.gmtime((job.folder / "result.json").stat().st_mtime))
+            shape = {"preset": job.settings.preset, "batch_size": job.settings.train.batch_size}
+            where = {"date": written, "machine": measuring.machine(), "runs_at_a_time": workers, "command": command}
+            rows.append({"variant": job.variant} | result | shape | where)
+    return rows
+
+
+def write_tables(out: Path, jobs: list[Job], failed: dict, command: str, workers: int) -> list[dict]:
+    """Write table.json, table.md and table.png for what is finished, naming what is not. -> the rows."""
+    rows = rows_of(jobs, command, workers)
+    done = {f"{row['variant']}-seed{row['seed']}" for row in rows}
+    missing = {job.folder.name: failed.get(job.folder.name, "not yet") for job in jobs if job.folder.name not in done}
+    texts = {"table.json": json.dumps(rows, indent=1), "table.md": markdown(rows, missing)}
+    for name, text in texts.items():
+        write_atomically(out / name, lambda file, text=text: file.write(text.encode()))
+    if rows:
+        draw_table(rows, out / "table.png")
+    return rows

@@ -1,0 +1,91 @@
+"""A comparison's rows, one for each model and seed, as a Markdown table and as a picture."""
+
+import io
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+from .checkpoint import write_atomically
+
+COLUMNS = ("model", "test accuracy, %", "seeds", "ms per step", "tokens/s", "peak MB", "parameters")
+
+
+def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows of each variant, in the order in which the variants were named."""
+    return {name: [row for row in rows if row["variant"] == name] for name in dict.fromkeys(r["variant"] for r in rows)}
+
+
+def accuracy_text(rows: list[dict]) -> str:
+    """Mean test accuracy in %, with the standard deviation over the seeds if there are several."""
+    accuracies = [100 * row["test_accuracy"] for row in rows]
+    return f"{mean(accuracies):.1f}" + (f" ± {stdev(accuracies):.1f}" if len(rows) > 1 else "")
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """One line a variant, the best mean accuracy in bold."""
+    groups = by_variant(rows)
+    best = max((mean(row["test_accuracy"] for row in group) for group in groups.values()), default=0.0)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for name, group in groups.items():
+        accuracy = accuracy_text(group)
+        if mean(row["test_accuracy"] for row in group) == best:
+            accuracy = f"**{accuracy}**"
+        peaks = [row["peak_memory_bytes"] for row in group if row["peak_memory_bytes"] is not None]
+        cells = [
+            f"`{name}`",
+            accuracy,
+            str(len(group)),
+            f"{1000 * mean(row['seconds_per_step'] for row in group):.0f}",
+            f"{mean(row['tokens_per_second'] for row in group):,.0f}",
+            f"{max(peaks) / 2**20:,.0f}" if peaks else "—",
+            f"{group[0]['parameters']:,}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def caption(rows: list[dict]) -> str:
+    """What was run, where and when, and the command that repeats it."""
+    row = rows[0]
+    dates = sorted({r["date"] for r in rows})
+    return (
+        f"{row['task']}, preset {row['preset']}: {row['steps']:,} steps of {row['batch_size']} rows; majority class "
+        f"{100 * row['majority_share']:.1f} %; {row['machine']}; {row['runs_at_a_time']} run(s) at a time, one thread "
+        f"each; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n`{row['command']}`"
+    )
+
+
+def markdown(rows: list[dict], missing: dict[str, str]) -> str:
+    """table.md: caption, table, and what was not run. missing: the run's name -> why."""
+    parts = [caption(rows), markdown_table(rows)] if rows else ["No run is finished."]
+    parts += ["Not run: " + "; ".join(f"{name} ({why})" for name, why in missing.items())] if missing else []
+    return "\n\n".join(parts) + "\n"
+
+
+def draw_table(rows: list[dict], path: Path) -> None:
+    """Accuracy of every run, with the mean of each variant, to a PNG file; without matplotlib, say so."""
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"{path} is not drawn: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups = by_variant(rows)
+    figure, axis = pyplot.subplots(figsize=(8, 1.2 + 0.36 * len(groups)), layout="constrained")
+    for place, group in enumerate(groups.values()):
+        accuracies = [100 * row["test_accuracy"] for row in group]
+        seeds = axis.plot(accuracies, [place] * len(group), "o", color="0.65", markersize=5)
+        average = axis.plot(mean(accuracies), place, "|", color="black", markersize=16, markeredgewidth=2)
+    chance = axis.axvline(100 * rows[0]["majority_share"], color="black", linestyle=":")
+    names = ["one seed", "mean", "majority class"]
+    figure.legend([seeds[0], average[0], chance], names, loc="outside upper right", ncols=3, frameon=False)
+    axis.set_yticks(range(len(groups)), list(groups))
+    axis.set_ylim(len(groups) - 0.5, -0.5)
+    axis.set_xlabel(f"test accuracy on {rows[0]['task']}, %")
+    axis.spines[["top", "right"]].set_visible(False)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=120)
+    pyplot.close(figure)
+    write_atomically(path, lambda file: file.write(image.getbuffer()))
