@@ -54,7 +54,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         type=float,
         default=0,
         metavar="MB",
-        help="caches AMRB may keep instead of replaying, per worker",
+        help="what AMRB may keep per worker; beyond the memory tokens, caches that it need not replay then",
     )
     parser.add_argument(
         "--set",

@@ -191,6 +191,7 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA too")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--replay-budget", type=float, default=0, metavar="MB", help="as in run_lra.py; default 0")
     parser.add_argument("--tf32", action="store_true", help="let matrix products round to TF32 (cupy)")
     parser.add_argument(
         "--long", metavar="PNG", help="instead: one sequence of 16 thousand to 1 million tokens, and a plot"

@@ -25,10 +25,12 @@ def make_step(contender: str, batch: int, cfg, options, timed=None):
         return _torch_step(params, cfg, tokens, labels, contender, options)
     if timed is not None:
         params = {name: array.view(timed) for name, array in params.items()}
-    state = adamw_init(params)
+    state, budget = adamw_init(params), int(options.replay_budget * 2**20)
 
     def step(number):
-        loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, contender, workers=options.threads)
+        loss, grads, _ = loss_and_grads(
+            params, cfg, tokens, labels, contender, workers=options.threads, replay_budget=budget
+        )
         adamw_step(params, grads, state, number, 1e-3)
         return float(loss)
 

@@ -113,12 +113,13 @@ def amrb(params, features, cfg: Config, shard: Shard, grads, ledger: Ledger, bud
     """Astrocytic Memory Replay Backpropagation: keep only the memory tokens, replay each segment for its gradient.
 
     The last segment's cache is kept, because it would be rebuilt at once (decided), and of the segments before it as
-    many as fit into `budget` bytes. Arguments and results as in `bptt`. Source: arXiv:2601.00426; 2010.06891.
+    many as fit into `budget` bytes beside the replay buffer.
+    Arguments and results as in `bptt`. Source: arXiv:2601.00426; 2010.06891.
     """
     memory, z = first_memory(params, cfg, shard), empty_readout(params, cfg, shard)
     buffer, kept = [], {}
     for t in range(shard.num_segments):
-        while sum(nbytes for _, nbytes in kept.values()) > budget:  # before the next cache is built, not after
+        while kept and sum(nbytes for _, nbytes in kept.values()) + ledger.buffer > budget:  # before the next is built
             ledger.note("drop", min(kept), kept.pop(min(kept))[1])
         buffer.append(memory)
         ledger.note("store", t, memory.nbytes, memory)
@@ -246,7 +247,8 @@ def loss_and_grads(
     added in the order of the shards, so the timing of threads changes nothing.
 
     Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints; seed, step: ints that name
-        the dropout masks, which act only if both are given; replay_budget: bytes of caches that AMRB may keep
+        the dropout masks, which act only if both are given; replay_budget: bytes that AMRB may keep for replay,
+        the memory tokens, which it always keeps, and in what they leave whole caches
         -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, and in bytes the most that
         `workers` shards hold at once: peak_cache_bytes of caches, replay_buffer_bytes of memory tokens kept
     Raises: InputError for wrong tokens, labels, method or workers.

@@ -74,6 +74,26 @@ def test_the_replay_budget_changes_memory_and_no_bit():
     assert peaks[2] == bptt[2]["peak_cache_bytes"]
 
 
+@pytest.mark.parametrize("count", [8, 32, 128])
+def test_the_replay_budget_holds_buffer_and_caches_together(count):
+    """So it bounds the memory of a long sequence, until the buffer alone is larger than the budget."""
+    cfg = replace(LONG, num_segments=count)
+    tokens, labels = np.ones((1, cfg.max_length), dtype=np.int64), np.zeros(1, dtype=np.int64)
+    largest = max(event.nbytes for event in _events(cfg, tokens, labels, 0) if event.kind == "forward")
+    budget = 4 * largest
+    events = _events(cfg, tokens, labels, budget)
+    assert max(event.caches + event.buffer for event in events) <= budget + largest + events[0].nbytes
+    replays = sum(event.kind == "replay" for event in events)
+    assert 0 < replays < count - 1
+
+
+def _events(cfg, tokens, labels, budget):
+    events = []
+    params = rn.init_params(cfg)
+    rn.loss_and_grads(params, cfg, tokens, labels, replay_budget=budget, observer=events.append)
+    return events
+
+
 def stats_of_step(count, method, num_layers=2, batch=2):
     """What a step on sequences of `count` full segments reports."""
     cfg = replace(LONG, num_segments=count, num_layers=num_layers)

@@ -207,7 +207,7 @@ BUGS = {
     "AMRB: gradient of the memory cut off": (
         replay.amrb, "segment_backward(dmemory, ", "segment_backward(dmemory * 0, ", whole("default"),
     ),
-    "AMRB: keeps every cache": (replay.amrb, "> budget", "> 10**9", ALLOCATED),
+    "AMRB: keeps every cache": (replay.amrb, "> budget:", "> 10**9:", ALLOCATED),
     "AMRB: a name keeps the last cache alive, forward": (replay.amrb, "del cache  #", "pass  #", ALLOCATED),
     "AMRB: a name keeps the last cache alive, backward": (
         replay.amrb, "del cache\n        add", "add", ALLOCATED,
