@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from .config import Config
-from .measuring import breakdown, machine, measure
+from .measuring import agreement, breakdown, machine, measure
 
 CONFIGS = {  # batch, and the model's fields
     "small": (32, {"segment_length": 128, "num_segments": 4, "num_heads": 4}),
@@ -59,7 +59,7 @@ def in_own_process(work: str, contender: str, config: str, options) -> dict:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": str(options.threads)}
     if options.tf32:
         environment["CUPY_TF32"] = "1"
-    if work == "breakdown":
+    if work == "breakdown":  # it times every array operation, which shards on threads would mix up
         options = argparse.Namespace(**vars(options) | {"threads": 1})
     request = json.dumps({"work": work, "contender": contender, "config": config, "options": vars(options)})
     done = subprocess.run(
@@ -123,13 +123,39 @@ def check_targets(rows) -> list[dict]:
     return checked
 
 
-def table(rows: list[dict], columns: list[str]) -> str:
-    """Rows as a Markdown table."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+def table(rows: list[list], columns: list[str]) -> str:
+    """Rows of cells as a Markdown table; None is an empty cell."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
-        cells = ("" if row.get(column) is None else row[column] for column in columns)
-        lines.append("| " + " | ".join(f"{cell:,}" if type(cell) is int else str(cell) for cell in cells) + " |")
+        cells = ("" if cell is None else f"{cell:,}" if type(cell) is int else str(cell) for cell in row)
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def speed_table(rows: list[dict]) -> str:
+    """Tokens per second and peak memory: a line for each configuration, a column for each contender."""
+    found = {(row["config"], row["contender"]): row for row in rows}
+    configs, contenders = (list(dict.fromkeys(row[key] for row in rows)) for key in ("config", "contender"))
+    lines = []
+    for config in configs:
+        mine = [found[config, contender] for contender in contenders]
+        lines.append([config, "tokens/s", *(row.get("error") or row["tokens_per_second"] for row in mine)])
+        lines.append([None, "peak MB", *(None if "error" in row else round(row["peak_mb"]) for row in mine)])
+    return table(lines, ["", "", *contenders])
+
+
+def target_table(checked: list[dict]) -> str:
+    """Each target beside the ratio that was reached: a line for each target, a column for each configuration."""
+    configs = list(dict.fromkeys(row["config"] for row in checked))
+    lines = []
+    for ours, theirs, *_ in TARGETS:
+        mine = {row["config"]: row for row in checked if row["what"] == f"{ours} / {theirs}"}
+        for key, least in (("speed", "at least"), ("memory", "at most")):
+            if mine:
+                target = next(iter(mine.values()))[f"{key}_target"]
+                ratios = (f"{mine[name][key]:.2f}" if name in mine else None for name in configs)
+                lines.append([f"{key}, {ours} / {theirs}", target and f"{least} {target}", *ratios])
+    return table(lines, ["", "target", *configs])
 
 
 def long_sequences(options) -> list[dict]:
@@ -140,7 +166,8 @@ def long_sequences(options) -> list[dict]:
         for contender in list(alive):
             row = {"config": f"long:{length}", "contender": contender}
             row |= summarise([in_own_process("measure", contender, row["config"], options)])
-            print(table([row], LONG_COLUMNS).splitlines()[-1], flush=True)
+            cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mb")]
+            print(table([cells], LONG_COLUMNS).splitlines()[-1], flush=True)
             rows.append(row)
             if "error" in row or row["peak_mb"] * 2**20 > LONG_LIMIT:
                 alive.remove(contender)
@@ -173,9 +200,7 @@ def draw_long(rows, path) -> None:
     pyplot.close(figure)
 
 
-COLUMNS = ["config", "contender", "tokens_per_second", "slowest", "fastest", "seconds_per_step", "peak_mb", "error"]
-LONG_COLUMNS = ["config", "contender", "tokens_per_second", "peak_mb", "error"]
-TARGET_COLUMNS = ["config", "what", "speed", "speed_target", "memory", "memory_target", "met"]
+LONG_COLUMNS = ["", "", "tokens/s", "peak MB"]
 
 
 def parse_arguments(argv=None):
@@ -207,10 +232,11 @@ def main(argv=None) -> int:
     if options.child:
         request = json.loads(options.child)
         inner = argparse.Namespace(**request["options"])
+        batch, cfg = model_config(request["config"])
         if request["work"] == "measure":
-            result = measure(request["contender"], *model_config(request["config"]), inner)
+            result = measure(request["contender"], batch, cfg, inner)
         else:
-            result = breakdown(*model_config(request["config"]), inner)
+            result = {"breakdown": breakdown, "agreement": agreement}[request["work"]](batch, cfg, inner)
         print(json.dumps(result))
         return 0
     report = {"machine": machine(), "threads": options.threads, "backend": options.backend, "dtype": options.dtype}
@@ -222,7 +248,11 @@ def main(argv=None) -> int:
     else:
         report["rows"] = compare(options.configs, options.contenders, options)
         report["targets"] = check_targets(report["rows"])
-        print(table(report["rows"], COLUMNS), "", table(report["targets"], TARGET_COLUMNS), sep="\n")
+        print(speed_table(report["rows"]), "", target_table(report["targets"]), sep="\n")
+        if any(contender.startswith("torch") for contender in options.contenders):
+            report["agreement"] = {name: in_own_process("agreement", "amrb", name, options) for name in options.configs}
+            differences = ", ".join(f"{name} {found}" for name, found in report["agreement"].items())
+            print(f"\nlargest difference of AMRB's gradients from PyTorch's, with checkpoints, float64: {differences}")
         if options.backend == "numpy":
             report["breakdown"] = {name: in_own_process("breakdown", "amrb", name, options) for name in options.configs}
             print("\nwhere an AMRB step's time goes (1 worker):")

@@ -17,9 +17,7 @@ from .replay import loss_and_grads
 
 def make_step(contender: str, batch: int, cfg, options, timed=None):
     """A function of the step number: one training step (forward, backward, optimiser), until its loss is known."""
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)
-    labels = rng.integers(0, cfg.num_classes, batch)
+    tokens, labels = random_batch(batch, cfg)
     params = init_params(cfg, dtype=options.dtype)
     if contender.startswith("torch"):
         return _torch_step(params, cfg, tokens, labels, contender, options)
@@ -82,6 +80,32 @@ def measure(contender: str, batch: int, cfg, options) -> dict:
         "tokens_per_second": batch * cfg.max_length / median(timed),
         "peak_bytes": next(memory),
     }
+
+
+def agreement(batch: int, cfg, options) -> dict:
+    """Gradients of AMRB beside those of PyTorch's autograd with one checkpoint per segment, in float64.
+
+    -> {"gradients": the largest difference of any parameter's, relative to its largest entry; "loss": likewise}
+    """
+    import torch
+
+    from . import torch_reference
+
+    tokens, labels = random_batch(batch, cfg)
+    params = init_params(cfg, dtype="float64")
+    loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, "amrb", workers=options.threads)
+    theirs = torch_reference.to_torch(params)
+    their_loss = torch_reference.loss(theirs, cfg, torch.as_tensor(tokens).long(), torch.as_tensor(labels), True)
+    their_loss.backward()
+    worst = max(abs(grads[name] - p.grad.numpy()).max() / abs(p.grad.numpy()).max() for name, p in theirs.items())
+    return {"gradients": float(f"{worst:.1e}"), "loss": float(f"{abs(loss / their_loss.item() - 1):.1e}")}
+
+
+def random_batch(batch: int, cfg):
+    """Full sequences of random tokens, and labels. Shapes: -> tokens (B, S L), labels (B)."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)
+    return tokens, rng.integers(0, cfg.num_classes, batch)
 
 
 def host_memory():
