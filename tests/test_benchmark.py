@@ -1,0 +1,64 @@
+"""The benchmark's tables, from rows that it would measure; no timing here."""
+
+import json
+from argparse import Namespace
+
+from rmaat_np import benchmark, measuring
+
+ROUNDS = [{"tokens_per_second": speed, "seconds": 1 / speed, "peak_bytes": 2**21} for speed in (90.0, 120.0, 100.0)]
+
+
+def row(config, contender, speed, peak):
+    return {"config": config, "contender": contender, "tokens_per_second": speed, "peak_mb": peak}
+
+
+ROWS = [row("small", "amrb", 1500, 20.0), row("small", "torch", 1000, 100.0), row("lra", "amrb", 900, 30.0)]
+ROWS += [{"config": "lra", "contender": "torch", "error": "killed"}]
+
+
+def test_medians_over_the_rounds():
+    found = benchmark.summarise(ROUNDS)
+    assert found["tokens_per_second"] == 100 and found["slowest"] == 90 and found["fastest"] == 120
+    assert found["peak_mb"] == 2.0 and found["seconds_per_step"] == 0.01
+
+
+def test_an_error_of_any_round_is_the_result():
+    assert benchmark.summarise([*ROUNDS, {"error": "out of memory"}]) == {"error": "out of memory"}
+
+
+def test_targets_compare_speed_and_memory():
+    checked = benchmark.check_targets(ROWS)
+    assert [(r["config"], r["what"], r["speed"], r["memory"], r["met"]) for r in checked] == [
+        ("small", "amrb / torch", 1.5, 0.2, True)
+    ]
+    slow = [row("small", "amrb", 990, 20.0), row("small", "torch", 1000, 100.0)]
+    large = [row("small", "amrb", 1500, 26.0), row("small", "torch", 1000, 100.0)]
+    assert [benchmark.check_targets(rows)[0]["met"] for rows in (slow, large)] == [False, False]
+
+
+def test_speed_table_has_a_column_for_each_contender():
+    assert benchmark.speed_table(ROWS).splitlines() == [
+        "|  |  | amrb | torch |",
+        "|---|---|---|---|",
+        "| small | tokens/s | 1,500 | 1,000 |",
+        "|  | peak MB | 20 | 100 |",
+        "| lra | tokens/s | 900 | killed |",
+        "|  | peak MB | 30 |  |",
+    ]
+
+
+def test_target_table_has_a_line_for_each_target():
+    assert benchmark.target_table(benchmark.check_targets(ROWS)).splitlines()[2:] == [
+        "| speed, amrb / torch | at least 1.0 | 1.50 |",
+        "| memory, amrb / torch | at most 0.25 | 0.20 |",
+    ]
+
+
+def test_a_measurement_in_a_process_of_its_own():
+    options = Namespace(threads=1, steps=2, seconds=5, backend="numpy", dtype="float32", tf32=False, replay_budget=0)
+    found = benchmark.in_own_process("measure", "amrb", "long:1024", options)
+    assert found["seconds"] > 0 and found["peak_bytes"] > 2**20 and json.dumps(found)
+
+
+def test_the_machine_is_named():
+    assert "NumPy" in measuring.machine() and "cores" in measuring.machine()
