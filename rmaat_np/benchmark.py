@@ -158,6 +158,18 @@ def target_table(checked: list[dict]) -> str:
     return table(lines, ["", "target", *configs])
 
 
+def long_table(rows: list[dict]) -> str:
+    """Peak memory and time per token: a line for each length, a column for each contender."""
+    found = {(row["config"], row["contender"]): row for row in rows if "error" not in row}
+    configs, contenders = (list(dict.fromkeys(row[key] for row in rows)) for key in ("config", "contender"))
+    lines = []
+    for config in configs:
+        mine = [found.get((config, contender)) for contender in contenders]
+        cells = (row and f"{row['peak_mb']:,} MB, {1e6 / row['tokens_per_second']:.1f} µs" for row in mine)
+        lines.append([f"{int(config.split(':')[1]):,}", *cells])
+    return table(lines, ["tokens", *contenders])
+
+
 def long_sequences(options) -> list[dict]:
     """One sequence of 16 thousand to 1 million tokens per step; a contender is dropped once it passes 8 GB."""
     lengths = [2**k for k in range(14, 21)]
@@ -244,6 +256,7 @@ def main(argv=None) -> int:
     if options.long:
         print(table([], LONG_COLUMNS))
         report["rows"] = long_sequences(options)
+        print("\n" + long_table(report["rows"]))
         draw_long(report["rows"], options.long)
     else:
         report["rows"] = compare(options.configs, options.contenders, options)

@@ -62,3 +62,11 @@ def test_a_measurement_in_a_process_of_its_own():
 
 def test_the_machine_is_named():
     assert "NumPy" in measuring.machine() and "cores" in measuring.machine()
+
+
+def test_long_table_leaves_out_what_was_not_measured():
+    rows = [row("long:1024", name, 2 * 10**5, 3.5) for name in ("amrb", "bptt")] + [row("long:2048", "amrb", 10**5, 4)]
+    assert benchmark.long_table(rows).splitlines()[2:] == [
+        "| 1,024 | 3.5 MB, 5.0 µs | 3.5 MB, 5.0 µs |",
+        "| 2,048 | 4 MB, 10.0 µs |  |",
+    ]

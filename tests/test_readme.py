@@ -1,0 +1,32 @@
+"""The README's tables are those that the files in lessons/results hold, cell for cell."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rmaat_np import benchmark, compare_table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "lessons" / "results").glob("*.json"))
+
+
+def tables(path):
+    """The Markdown that a results file stands for: of a benchmark, of long sequences, or of a comparison."""
+    found = json.loads(path.read_text())
+    if isinstance(found, list):
+        return [compare_table.caption(found), compare_table.markdown_table(found)]
+    if found["rows"][0]["config"].startswith("long:"):
+        return [benchmark.long_table(found["rows"])]
+    return [benchmark.speed_table(found["rows"]), benchmark.target_table(benchmark.check_targets(found["rows"]))]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_readme_shows_what_the_results_hold(path):
+    readme = (ROOT / "README.md").read_text()
+    for text in tables(path):
+        assert text in readme, f"README.md does not show {path.name}; it should say:\n\n{text}"
+
+
+def test_there_are_results():
+    assert RESULTS
