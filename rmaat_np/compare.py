@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -67,9 +68,10 @@ def make_jobs(out: Path, task: str, preset: str, text: str, seeds: int, override
     """All runs of a comparison, seed after seed. Raises: InputError for anything that one of them would refuse."""
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
-    first, jobs = overrides.get("seed", 0), []
+    variants, jobs = parse_variants(text), []
+    first = settings.resolve(task, preset, variants[0][1], overrides).train.seed
     for seed in range(first, first + seeds):
-        for name, model, own in parse_variants(text):
+        for name, model, own in variants:
             if "seed" in own:
                 raise InputError(f"--compare {name}: the seeds are the same for all; set them with --seed and --seeds")
             resolved = settings.resolve(task, preset, model, overrides | own | {"seed": seed})
@@ -89,7 +91,7 @@ def compare(out: Path, jobs: list[Job], command: str, workers: int, bar) -> list
     Raises: Interrupted after SIGINT or SIGTERM, once every run has saved its state.
     """
     make_folder(out)
-    failed, running, asked = {}, {}, False
+    failed, running, asked = {}, [], False
     with only_process(out), stop_requests() as stop:
         waiting = [job for job in jobs if job.result() is None]
         bar.update(sum(job.settings.train.steps for job in jobs if job not in waiting))
@@ -97,26 +99,19 @@ def compare(out: Path, jobs: list[Job], command: str, workers: int, bar) -> list
         try:
             while running or (waiting and not stop):
                 while waiting and len(running) < workers and not stop:
-                    job = waiting.pop(0)
-                    running[job.folder.name] = (job, *start(job))
+                    running.append(start(waiting.pop(0)))
                 if stop and not asked:
                     asked = True
-                    for _, process, _ in running.values():
+                    for _, process, _ in running:
                         process.terminate()  # it saves its state first
-                wait([process.sentinel for _, process, _ in running.values()], timeout=0.2)
-                for name, (job, process, pipe) in list(running.items()):
-                    ended = process.exitcode is not None
-                    for failure in follow(pipe, bar):
-                        failed[name] = failure
-                    if ended:
-                        del running[name]
-                    if ended and not stop:
-                        if job.result() is None:
-                            failed.setdefault(name, f"ended with exit code {process.exitcode}")
-                        rows = write_tables(out, jobs, failed, command, workers)
-                        bar.write(f"{name}: {failed.get(name) or told(job)}")
+                wait([process.sentinel for _, process, _ in running], timeout=0.2)
+                ended = [job for job, process, pipe in running if has_ended(job, process, pipe, bar, failed)]
+                running = [started for started in running if started[0] not in ended]
+                for job in () if stop else ended:
+                    rows = write_tables(out, jobs, failed, command, workers)
+                    bar.write(f"{job.folder.name}: {failed.get(job.folder.name) or told(job)}")
         finally:
-            for _, process, _ in running.values():
+            for _, process, _ in running:
                 process.kill()
         if stop:
             raise Interrupted(stop[0])
@@ -130,25 +125,27 @@ def told(job: Job) -> str:
 
 
 def start(job: Job):
-    """Start a run in a process of its own. -> process, the pipe on which it tells its steps."""
+    """Start a run in a process of its own. -> job, process, the pipe on which it tells its steps."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=run_job, args=(job, theirs))
     process.start()
     theirs.close()
-    return process, ours
+    return job, process, ours
 
 
-def follow(pipe, bar):
-    """Take what a run has told: steps go to the bar; a failure's message is yielded."""
-    try:
+def has_ended(job: Job, process, pipe, bar, failed: dict) -> bool:
+    """Take what a run has told, steps for the bar and why it failed, and say whether its process has ended."""
+    exit_code = process.exitcode  # first: what is told until then is in the pipe
+    with suppress(EOFError, OSError):
         while pipe.poll():
             message = pipe.recv()
             if isinstance(message, str):
-                yield message
+                failed[job.folder.name] = message
             else:
                 bar.update(message)
-    except (EOFError, OSError):
-        return  # the run's process has ended
+    if exit_code is not None and job.result() is None:
+        failed.setdefault(job.folder.name, f"ended with exit code {exit_code}")
+    return exit_code is not None
 
 
 class PipeBar:

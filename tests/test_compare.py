@@ -111,6 +111,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
         (["--compare", "rmaat+retention=no"], "retention"),
         (["--compare", "rmaat+seed=3"], "--seeds"),
         (["--compare", "rmaat", "--seeds", "0"], "--seeds 0"),
+        (["--compare", "rmaat", "--set", "seed=x"], "seed"),
         (["--compare", "rmaat", "--model", "rmt"], "--model"),
         (["--compare", "rmaat", "--resume", "runs/x"], "--resume"),
         (["--seeds", "2"], "--compare"),
