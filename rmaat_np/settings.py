@@ -25,7 +25,10 @@ MODELS = {  # the paper's table: what each model changes in the preset
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; see `optim.py` for lr, warm-up, decay and clipping. eval_every in steps."""
+    """How a model is trained; see `optim.py` for lr, warm-up, decay and clipping. eval_every in steps.
+
+    init: a checkpoint whose parameters to start from (a curriculum, fine-tuning); empty: drawn from the seed.
+    """
 
     steps: int = 1000
     batch_size: int = 32
@@ -37,6 +40,7 @@ class TrainConfig:
     seed: int = 0
     method: str = "amrb"
     dtype: str = "float32"
+    init: str = ""
 
     def __post_init__(self):
         for f in fields(self):

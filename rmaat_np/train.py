@@ -21,9 +21,9 @@ from .data.batches import BatchOrder, read_ahead
 from .data.dataset import Dataset, Split
 from .errors import InputError
 from .optim import adamw_init, adamw_step, learning_rate
-from .params import count_parameters, init_params
+from .params import check_params, count_parameters, init_params
 from .replay import loss_and_grads, predict
-from .settings import Settings
+from .settings import Settings, TrainConfig
 
 EVALUATION_BATCH = 128
 
@@ -71,9 +71,19 @@ def new_run(folder, settings: Settings, dataset: Dataset) -> Run:
     if (folder / "last.npz").exists():
         raise InputError(f"{folder}: already holds a run; go on with --resume {folder}, or choose another --out")
     cfg = settings.config(dataset)
-    params = init_params(cfg, settings.train.seed, settings.train.dtype)
+    params = first_params(cfg, settings.train)
     make_folder(folder)
     return Run(folder, settings, cfg, params, adamw_init(params), Progress())
+
+
+def first_params(cfg: Config, settings: TrainConfig) -> dict:
+    """Drawn from the seed, or those of the checkpoint `init`. Raises: InputError if they do not fit the model."""
+    if not settings.init:
+        return init_params(cfg, settings.seed, settings.dtype)
+    path = checkpoint_path(settings.init)
+    params, _, _ = load_checkpoint(path)
+    check_params(params, cfg, f"init={path}")
+    return {name: array.astype(settings.dtype) for name, array in params.items()}
 
 
 def write_config(run: Run) -> None:
