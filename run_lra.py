@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 from rmaat_np import backend, compare, params, replay, settings, train  # noqa: E402
 from rmaat_np.data import check, load_dataset  # noqa: E402
-from rmaat_np.errors import InputError  # noqa: E402
+from rmaat_np.errors import InputError, WriteError  # noqa: E402
 
 
 def parse_arguments(argv=None) -> argparse.Namespace:
@@ -198,9 +199,9 @@ def main(argv=None) -> int:
     except (InputError, backend.BackendError, OSError, MemoryError) as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("run_lra.py: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("run_lra.py: interrupted, and nothing was changed; go on with the same command", file=sys.stderr)
+        return exit_code(stop)
     except train.Diverged as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 1
@@ -248,16 +249,30 @@ def dispatch(arguments) -> int:
             )
         )
         return 0
+    go_on = f"go on with: python run_lra.py --resume {run.folder}"
     try:
         run_training(run, dataset, arguments)
     except train.Interrupted as stop:
-        print(
-            f"stopped after step {run.progress.step}, saved; go on with: python run_lra.py --resume {run.folder}",
-            file=sys.stderr,
-        )
-        return 128 + stop.args[0]
+        print(f"stopped after step {run.progress.step}, saved; {go_on}", file=sys.stderr)
+        return exit_code(stop)
+    except KeyboardInterrupt as stop:
+        print(f"stopped at once, back to the last checkpoint; {go_on}", file=sys.stderr)
+        return exit_code(stop)
+    except WriteError as error:
+        raise WriteError(f"{error}; then {go_on}" if (run.folder / "last.npz").exists() else str(error)) from None
     return 0
 
 
+def exit_code(stop: BaseException) -> int:
+    """What a shell reports of a process that a signal ended; Python's own KeyboardInterrupt names no signal."""
+    return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def stop_at_once(number, frame):
+    """SIGTERM while there is nothing to save: as Ctrl-C."""
+    raise KeyboardInterrupt(number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop_at_once)
     sys.exit(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from . import backend
-from .errors import InputError
+from .errors import InputError, write_error
 from .params import check_params
 
 FORMAT = 1
@@ -24,7 +24,7 @@ DAMAGED = (  # what reading a truncated, altered or foreign file raises
 def write_atomically(path, write) -> None:
     """Call write(file) on a temporary binary file in the same folder, flush it to the disk, and rename it to path.
 
-    Raises: InputError naming the path and a remedy; the file that stood there before is then untouched.
+    Raises: WriteError naming the path and a remedy; the file that stood there before is then untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -35,9 +35,7 @@ def write_atomically(path, write) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); free space, or choose another folder"
-        ) from None
+        raise write_error(path, error) from None
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong
             temporary.unlink(missing_ok=True)

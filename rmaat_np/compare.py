@@ -19,7 +19,8 @@ from .checkpoint import write_atomically
 from .compare_table import draw_table, markdown
 from .data import load_dataset
 from .errors import InputError
-from .train import Diverged, Interrupted, load_run, make_folder, new_run, only_process, stop_requests, train
+from .folder import make_folder, only_process, stop_requests
+from .train import Diverged, Interrupted, load_run, new_run, train
 
 
 @dataclass(frozen=True)

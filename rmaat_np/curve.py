@@ -1,10 +1,13 @@
 """The picture of a run: loss and accuracy over the steps, from metrics.jsonl."""
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from .checkpoint import write_atomically
 
 
 def draw_curve(folder) -> None:
@@ -36,8 +39,10 @@ def draw_curve(folder) -> None:
         axis.set_ylabel(label)
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(Path(folder) / "curve.png", dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
     pyplot.close(figure)
+    write_atomically(Path(folder) / "curve.png", lambda file: file.write(picture.getbuffer()))
 
 
 def running_mean(values, window: int):

@@ -1,8 +1,29 @@
 """The one exception that means "the input is wrong", as opposed to a bug in this package."""
 
+import errno
+from pathlib import Path
+
 
 class InputError(ValueError):
     """A file, row, option or field that cannot be used; the message is one line and names the remedy.
 
-    `run_lra.py` prints it and exits with code 2, without a traceback.
+    `run_lra.py` prints it and exits with code 2, without a traceback. What a hostile file put into the message, line
+    ends and terminal codes, is shown escaped.
     """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+class WriteError(InputError):
+    """A file that could not be written; what stood there before is as it was."""
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """The WriteError for a path: the reason, and the remedy that fits it."""
+    remedy = {
+        errno.ENOENT: f"bring the folder {path.parent} back",
+        errno.EACCES: f"make {path.parent} writable",
+        errno.EROFS: f"make {path.parent} writable",
+    }.get(error.errno, "free space")
+    return WriteError(f"{path}: cannot be written ({error.strerror or error}); {remedy}, or choose another folder")

@@ -3,11 +3,8 @@
 The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the validation split), result.json, curve.png.
 """
 
-import fcntl
 import json
-import signal
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from .curve import draw_curve
 from .data.batches import BatchOrder, read_ahead
 from .data.dataset import Dataset, Split
 from .errors import InputError
+from .folder import append_metrics, make_folder, only_process, remove_leftovers, stop_requests, trim_metrics
 from .optim import adamw_init, adamw_step, learning_rate
 from .params import check_params, count_parameters, init_params
 from .replay import loss_and_grads, predict
@@ -38,9 +36,13 @@ class Diverged(Exception):
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done, seconds and tokens of training, best validation accuracy and its step."""
+    """How far a run has come: steps done, seconds and tokens of training, best validation accuracy and its step.
+
+    validated: the last step whose validation is done, so that a run stopped in the middle of one makes up for it.
+    """
 
     step: int = 0
+    validated: int = 0
     seconds: float = 0.0
     tokens: int = 0
     peak_cache_bytes: int = 0
@@ -69,7 +71,7 @@ def new_run(folder, settings: Settings, dataset: Dataset) -> Run:
     """Start a run in a new folder. Raises: InputError if the folder already holds a run."""
     folder = Path(folder)
     if (folder / "last.npz").exists():
-        raise InputError(f"{folder}: already holds a run; go on with --resume {folder}, or choose another --out")
+        raise _holds_a_run(folder)
     cfg = settings.config(dataset)
     params = first_params(cfg, settings.train)
     make_folder(folder)
@@ -86,18 +88,14 @@ def first_params(cfg: Config, settings: TrainConfig) -> dict:
     return {name: array.astype(settings.dtype) for name, array in params.items()}
 
 
+def _holds_a_run(folder: Path) -> InputError:
+    return InputError(f"{folder}: already holds a run; go on with --resume {folder}, or choose another --out")
+
+
 def write_config(run: Run) -> None:
     """Write config.json: the settings, the model's Config and the parameter count."""
     record = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "parameters": count_parameters(run.params)}
     write_atomically(run.folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
-
-
-def make_folder(folder: Path) -> None:
-    """Create a run's folder. Raises: InputError naming it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder") from None
 
 
 def checkpoint_path(path) -> Path:
@@ -109,10 +107,12 @@ def checkpoint_path(path) -> Path:
 def load_run(path) -> Run:
     """Read a run back from its folder or from one of its checkpoints. Raises: InputError naming the file."""
     path = checkpoint_path(path)
+    if path.parent.is_dir() and path.name == "last.npz" and not path.exists():
+        raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, meta = load_checkpoint(path)
     try:
         settings, cfg = Settings.from_json(meta["settings"]), Config(**meta["config"])
-        progress = Progress(**meta["progress"])
+        progress = Progress(**{"validated": meta["progress"]["step"]} | meta["progress"])  # absent in older ones
     except (KeyError, TypeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
@@ -121,11 +121,16 @@ def load_run(path) -> Run:
     return Run(path.parent, settings, cfg, params, state, progress)
 
 
-def evaluate(params, cfg: Config, split: Split, workers: int = 1) -> dict:
-    """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}."""
+def evaluate(params, cfg: Config, split: Split, workers: int = 1, stop=()) -> dict:
+    """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}.
+
+    Raises: Interrupted as soon as `stop` holds a signal.
+    """
     order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
     loss = correct = 0.0
     for start in range(0, len(order), EVALUATION_BATCH):
+        if stop:
+            raise Interrupted(stop[0])
         tokens, labels = split.batch(order[start : start + EVALUATION_BATCH])
         logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
@@ -140,27 +145,51 @@ def train(run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 
 
     Raises: Interrupted after SIGINT or SIGTERM, with the state saved; Diverged if a number is no longer finite.
     """
-    order = BatchOrder(dataset.train.lengths(), run.settings.train.batch_size, run.settings.train.seed)
-    if run.progress.best_step and not (run.folder / "best.npz").exists():
-        raise InputError(f"{run.folder / 'best.npz'}: is missing; put it back, or start a new run")
-    with only_process(run.folder), stop_requests() as stop, open_metrics(run) as metrics:
-        write_config(run)
-        batches = read_ahead(dataset.train, order, run.progress.step)
-        while run.progress.step < run.settings.train.steps:
-            row = train_step(run, *next(batches), workers, replay_budget)
-            metrics.write(json.dumps(row) + "\n")
-            if bar is not None:
-                bar.update()
-                if run.progress.step % 10 == 0:
-                    bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
-            done = run.progress.step
-            if done % run.settings.train.eval_every == 0 or done == run.settings.train.steps:
-                validate(run, dataset, workers, metrics, print if bar is None else bar.write)
-            if stop:
-                metrics.flush()
-                run.save("last.npz")
-                raise Interrupted(stop[0])
-        return finish(run, dataset, workers)
+    with only_process(run.folder), stop_requests() as stop:
+        begin(run)
+        try:
+            train_steps(run, dataset, workers, replay_budget, stop, bar)
+            return finish(run, dataset, workers, stop)
+        except Interrupted:
+            run.save("last.npz")
+            raise
+
+
+def begin(run: Run) -> None:
+    """Bring the folder to the state of the run, whatever the process before it was killed in the middle of."""
+    remove_leftovers(run.folder)
+    last, best = run.folder / "last.npz", run.folder / "best.npz"
+    if run.progress.step == 0:
+        if last.exists() and load_run(last).progress.step > 0:  # another process came first
+            raise _holds_a_run(run.folder)
+        run.save("last.npz")  # from here on there is something to go on with
+    elif run.progress.best_step == run.progress.step:
+        run.save("best.npz")  # a kill may have come between last.npz and best.npz
+    elif run.progress.best_step and not best.exists():
+        raise InputError(f"{best}: is missing; put it back, or start a new run")
+    trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
+    write_config(run)
+
+
+def train_steps(run: Run, dataset: Dataset, workers: int, replay_budget: int, stop, bar) -> None:
+    """The steps that are left, and the validations between them. Raises: as `train`."""
+    settings, progress = run.settings.train, run.progress
+    order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
+    batches = read_ahead(dataset.train, order, progress.step)
+    while True:
+        due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
+        if due and progress.validated < progress.step:
+            validate(run, dataset, workers, stop, print if bar is None else bar.write)
+        if stop:
+            raise Interrupted(stop[0])
+        if progress.step == settings.steps:
+            return
+        row = train_step(run, *next(batches), workers, replay_budget)
+        append_metrics(run.folder / "metrics.jsonl", row)
+        if bar is not None:
+            bar.update()
+            if progress.step % 10 == 0:
+                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
 
 
 def train_step(run: Run, tokens, labels, workers: int, replay_budget: int) -> dict:
@@ -184,25 +213,31 @@ def train_step(run: Run, tokens, labels, workers: int, replay_budget: int) -> di
     return {"step": step + 1, "loss": loss, "accuracy": accuracy, "grad_norm": norm, "lr": lr}
 
 
-def validate(run: Run, dataset: Dataset, workers: int, metrics, report) -> None:
+def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:
     """Evaluate on the validation split, remember the best, save, and tell."""
-    scores = evaluate(run.params, run.cfg, dataset.val, workers)
-    metrics.write(
-        json.dumps({"step": run.progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}) + "\n"
-    )
-    metrics.flush()
-    report(f"step {run.progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
-    if scores["accuracy"] > run.progress.best_accuracy:
-        run.progress.best_accuracy, run.progress.best_step = scores["accuracy"], run.progress.step
+    progress = run.progress
+    scores = evaluate(run.params, run.cfg, dataset.val, workers, stop)
+    row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+    append_metrics(run.folder / "metrics.jsonl", row, sync=True)
+    progress.validated = progress.step
+    if scores["accuracy"] > progress.best_accuracy:
+        progress.best_accuracy, progress.best_step = scores["accuracy"], progress.step
+    run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round
+    if progress.best_step == progress.step:
         run.save("best.npz")
-    run.save("last.npz")
+    report(f"step {progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
 
 
-def finish(run: Run, dataset: Dataset, workers: int) -> dict:
+def finish(run: Run, dataset: Dataset, workers: int, stop=()) -> dict:
     """Test the best and the last checkpoint; write result.json and curve.png."""
-    last = evaluate(run.params, run.cfg, dataset.test, workers)
-    best_params, _, _ = load_checkpoint(run.folder / "best.npz")
-    best = evaluate(best_params, run.cfg, dataset.test, workers)
+    best_run = load_run(run.folder / "best.npz")
+    if best_run.progress.step != run.progress.best_step:
+        raise InputError(
+            f"{run.folder / 'best.npz'}: is of step {best_run.progress.step}, the best was step "
+            f"{run.progress.best_step}; put that one back, or start a new run"
+        )
+    last = evaluate(run.params, run.cfg, dataset.test, workers, stop)
+    best = evaluate(best_run.params, run.cfg, dataset.test, workers, stop)
     shares = np.bincount(dataset.test.labels, minlength=dataset.num_classes) / len(dataset.test)
     progress, settings = run.progress, run.settings
     result = {
@@ -224,52 +259,3 @@ def finish(run: Run, dataset: Dataset, workers: int) -> dict:
     write_atomically(run.folder / "result.json", lambda file: file.write(json.dumps(result, indent=1).encode()))
     draw_curve(run.folder)
     return result
-
-
-@contextmanager
-def open_metrics(run: Run):
-    """metrics.jsonl, open for appending, after dropping the lines of steps that the checkpoint does not include."""
-    path = run.folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if _step_of(line) <= run.progress.step]
-    write_atomically(path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
-    with open(path, "a") as file:
-        yield file
-
-
-def _step_of(line):
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # a line cut off by a kill
-        return float("inf")
-
-
-@contextmanager
-def only_process(folder: Path):
-    """Hold the run's folder. Raises: InputError if another process trains in it."""
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{folder}: another process trains in this folder; wait for it or choose another --out"
-            ) from None
-        yield
-
-
-@contextmanager
-def stop_requests():
-    """Collect SIGINT and SIGTERM in a list instead of dying of them; a second one stops at once."""
-    received = []
-
-    def remember(number, frame):
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

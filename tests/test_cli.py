@@ -181,7 +181,7 @@ def wait_for(path, process):
 def test_interrupted_process_goes_on_bit_for_bit(start_process):
     options = [*TINY, "--steps", 200, "--set", "eval_every=20", "--set", "dropout=0.1"]
     process, whole = start_process(*options, "--out", "run"), start_process(*options, "--out", "whole")
-    wait_for(Path("run/last.npz"), process)
+    wait_for(Path("run/best.npz"), process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -207,6 +207,45 @@ def test_interrupted_before_training(call, monkeypatch):
 
     monkeypatch.setattr(run_lra, "load_dataset", stop)
     assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("resume", [False, True], ids=["new", "resumed"])
+def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    previous = signal.signal(signal.SIGTERM, run_lra.stop_at_once)
+    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: os.kill(os.getpid(), number) or time.sleep(5))
+    try:
+        outcome = call(*(["--resume", run] if resume else [*TINY, "--out", "new"]))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert_refused(outcome, "interrupted", "nothing was changed", "the same command", code=128 + number)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before and not Path("new").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, number):
+    def stop_twice(*_):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_step", stop_twice)
+        code, _, err = call(*TINY, "--out", "run")
+    assert code == 128 + number
+    assert err == "stopped at once, back to the last checkpoint; go on with: python run_lra.py --resume run\n"
+    assert call("--resume", "run")[0] == 0 and result_of("run")["steps"] == 6
+
+
+def test_sigterm_ends_the_process_with_its_state_saved(start_process):
+    process = start_process(*TINY, "--steps", 5000, "--out", "run")
+    wait_for(Path("run/best.npz"), process)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    step = train.load_run("run").progress.step
+    assert process.returncode == 143 and 3 <= step < 5000
+    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run\n"
 
 
 # resuming with options that contradict the run

@@ -6,11 +6,13 @@ import shutil
 import signal
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rmaat_np import curve, train
+from rmaat_np.checkpoint import save_checkpoint
 from rmaat_np.data import recall
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.errors import InputError
@@ -32,8 +34,9 @@ def data():
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Drawing takes longer than these runs."""
+    """Drawing takes longer than these runs; and batches of 12 rows, so that an evaluation has several."""
     monkeypatch.setattr(train, "draw_curve", lambda folder: None)
+    monkeypatch.setattr(train, "EVALUATION_BATCH", 12)
 
 
 def start(folder, data, **overrides):
@@ -46,6 +49,7 @@ def whole(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "draw_curve", lambda folder: None)
+        patch.setattr(train, "EVALUATION_BATCH", 12)
         train.train(start(folder, data), data)
     return folder
 
@@ -150,7 +154,7 @@ def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch
     accuracies = iter([0.1, 0.5, 0.3, 0.5])
     original, run = train.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
 
-    def evaluate(params, cfg, split, workers):
+    def evaluate(params, cfg, split, workers, stop):
         scores = original(params, cfg, split, workers)
         return scores | {"accuracy": next(accuracies)} if split is data.val else scores
 
@@ -210,6 +214,51 @@ def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, numbe
     assert not (folder / "result.json").exists()
     train.train(train.load_run(folder), data)
     assert_equal_runs(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("batch", "step"), [(1, 5), (3, 5), (5, 10), (9, STEPS), (11, STEPS), (15, STEPS)], ids=str)
+def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, step, number):
+    """It is stopped at the next batch: in the first or second validation, the last one, or in either test."""
+    folder, predictions, original = tmp_path / "run", [], train.predict
+
+    def predict(*arguments):
+        predictions.append(None)
+        if len(predictions) == batch:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", predict)  # 3 times a validation, 4 times a test
+        with pytest.raises(train.Interrupted) as stop:
+            train.train(start(folder, data), data)
+    assert stop.value.args[0] == number
+    assert train.load_run(folder).progress.step == step and not (folder / "result.json").exists()
+    train.train(train.load_run(folder), data)
+    assert_equal_runs(folder, whole)
+
+
+def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
+    """It was always saved after the validation of its step, which is not done twice."""
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = train.load_run(folder)
+    meta = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "progress": asdict(run.progress)}
+    del meta["progress"]["validated"]
+    save_checkpoint(folder / "last.npz", run.params, run.state, meta)
+    train.train(train.load_run(folder), data)
+    assert_equal_runs(folder, whole)
+
+
+def test_best_checkpoint_of_another_step(tmp_path, data, monkeypatch):
+    folder = tmp_path / "run"
+    train.train(start(folder, data, eval_every=4), data)
+    run = train.load_run(folder)
+    run.progress.best_step = 8
+    run.save("last.npz")
+    run.progress.step = 4
+    run.save("best.npz")
+    with pytest.raises(InputError, match="best.npz: is of step 4, the best was step 8"):
+        train.train(train.load_run(folder), data)
 
 
 def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path, data, whole, monkeypatch):
@@ -313,16 +362,19 @@ def test_folder_that_holds_a_run(data, whole):
 def test_second_process_in_a_folder(tmp_path, data, whole, monkeypatch):
     """It is refused, and nothing of the first one's is touched."""
     folder, messages = tmp_path / "run", []
+    second = start(folder, data, seed=1)  # started at the same time: the folder was empty
 
     def intrude():
         with pytest.raises(InputError) as error:
-            train.train(start(folder, data, seed=1), data)
+            train.train(second, data)
         messages.append(str(error.value))
 
     with monkeypatch.context() as patch:
         at_step(patch, 3, intrude)
         train.train(start(folder, data), data)
     assert len(messages) == 1 and str(folder) in messages[0] and "another process" in messages[0]
+    intrude()  # the first one has ended, and the second still takes the folder for empty
+    assert "already holds a run" in messages[1]
     assert_equal_runs(folder, whole)
     assert (folder / "config.json").read_bytes() == (whole / "config.json").read_bytes()
 

@@ -1,0 +1,99 @@
+"""A run's folder on disk: one process at a time, signals that ask it to stop, and the lines of metrics.jsonl."""
+
+import fcntl
+import json
+import os
+import signal
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .checkpoint import write_atomically
+from .errors import InputError, write_error
+
+FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a run's folder. Raises: InputError naming it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder") from None
+
+
+@contextmanager
+def only_process(folder: Path):
+    """Hold the run's folder; the lock ends with the process. Raises: InputError if another process trains in it."""
+    try:
+        file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise write_error(folder / ".lock", error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process trains in this folder; wait for it or choose another --out"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be locked ({error.strerror}); choose one on a local disk") from None
+        yield
+
+
+@contextmanager
+def stop_requests():
+    """Collect SIGINT and SIGTERM in a list instead of dying of them; a second one raises KeyboardInterrupt(number)."""
+    received = []
+
+    def remember(number, frame):
+        if received:
+            raise KeyboardInterrupt(number)
+        received.append(number)
+
+    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had not finished writing; for the process that holds the folder."""
+    for name in FILES:
+        for path in folder.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the lines of later steps, and what a kill cut off: they are computed again, and come out the same."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    kept = [line for line in lines if _step_of(line) <= step]
+    write_atomically(path, lambda file: file.write(b"".join(line + b"\n" for line in kept)))
+
+
+def append_metrics(path: Path, row: dict, sync: bool = False) -> None:
+    """Append a line, whole or not at all; sync: bring it, and all before it, to the disk.
+
+    Raises: WriteError naming the file and a remedy.
+    """
+    size = None
+    try:
+        with open(path, "ab") as file:
+            size = file.tell()
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        if size is not None:
+            with suppress(OSError):
+                os.truncate(path, size)
+        raise write_error(path, error) from None
+
+
+def _step_of(line: bytes):
+    try:
+        return 0 + json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float("inf")
