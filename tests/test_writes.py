@@ -149,10 +149,11 @@ def test_folder_that_is_deleted(tmp_path, data, monkeypatch):
     assert not folder.exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
 def test_read_only_folder(tmp_path, data, whole):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     folder.chmod(0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("root may write into any folder")
     try:
         for name in os.listdir(folder):
             (folder / name).chmod(0o444)
