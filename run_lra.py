@@ -58,6 +58,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         help="what AMRB may keep per worker; beyond the memory tokens, caches that it need not replay then",
     )
     parser.add_argument(
+        "--detect-anomaly", action="store_true", help="name the operation when a loss or gradient is not finite"
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -181,7 +184,14 @@ def budget_bytes(arguments) -> int:
 def run_training(run, dataset, arguments) -> None:
     """Train with a progress bar, and say where everything is."""
     with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
-        result = train.train(run, dataset, workers=arguments.workers, replay_budget=budget_bytes(arguments), bar=bar)
+        result = train.train(
+            run,
+            dataset,
+            workers=arguments.workers,
+            replay_budget=budget_bytes(arguments),
+            detect_anomaly=arguments.detect_anomaly,
+            bar=bar,
+        )
     print(
         f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "

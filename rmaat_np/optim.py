@@ -19,7 +19,9 @@ def global_norm(grads: dict):
     return xp.sqrt(squares.sum())
 
 
-def adamw_step(params: dict, grads: dict, state: dict, step: int, lr: float, *, weight_decay=0.01, clip_norm=1.0):
+def adamw_step(
+    params: dict, grads: dict, state: dict, step: int, lr: float, *, weight_decay=0.01, clip_norm=1.0, norm=None
+):
     """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) after clipping by the global norm; returns that norm.
 
         g = grad * min(1, clip_norm / norm)
@@ -27,10 +29,10 @@ def adamw_step(params: dict, grads: dict, state: dict, step: int, lr: float, *, 
         p = p - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + 1e-8) + weight_decay p)
 
     Changes params and state in place. Decay acts on arrays named .weight; embeddings, gains and biases keep their size.
-    Shapes: step: 0 for the first -> norm () before clipping
+    Shapes: step: 0 for the first; norm: the global norm, if it is at hand -> norm () before clipping
     """
     xp = backend.xp
-    norm = global_norm(grads)
+    norm = global_norm(grads) if norm is None else norm
     scale = xp.minimum(clip_norm / (norm + 1e-6), 1.0)
     correct1, correct2 = 1 - BETA1 ** (step + 1), 1 - BETA2 ** (step + 1)
     for name, p in params.items():

@@ -7,6 +7,7 @@ AMRB    forward: keep the memory tokens that entered each segment memory O(1) + 
         backward: rebuild a segment's cache by running it again, then go back through it
 """
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -308,8 +309,11 @@ def _shard_logits(params, features, cfg, shard):
 
 
 def _map_in_order(function, shards, workers):
-    """Yield function(shard) in the shards' order, up to `workers` at a time on threads (NumPy lets go of the GIL)."""
-    if workers == 1 or len(shards) == 1:
+    """Yield function(shard) in the shards' order, up to `workers` at a time on threads (NumPy lets go of the GIL).
+
+    Under a debugger or profiler, which watch one thread, all run in that one.
+    """
+    if workers == 1 or len(shards) == 1 or sys.gettrace() is not None or sys.getprofile() is not None:
         yield from map(function, shards)
         return
     with ThreadPoolExecutor(workers) as pool:

@@ -6,11 +6,13 @@ The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the val
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from . import backend
+from .anomaly import find_anomaly, find_operation, first_not_finite
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .config import Config
 from .curve import draw_curve
@@ -18,7 +20,7 @@ from .data.batches import BatchOrder, read_ahead
 from .data.dataset import Dataset, Split
 from .errors import InputError
 from .folder import append_metrics, make_folder, only_process, remove_leftovers, stop_requests, trim_metrics
-from .optim import adamw_init, adamw_step, learning_rate
+from .optim import adamw_init, adamw_step, global_norm, learning_rate
 from .params import check_params, count_parameters, init_params
 from .replay import loss_and_grads, predict
 from .settings import Settings, TrainConfig
@@ -140,17 +142,21 @@ def evaluate(params, cfg: Config, split: Split, workers: int = 1, stop=()) -> di
     return {"loss": float(loss / len(split)), "accuracy": float(correct / len(split))}
 
 
-def train(run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 0, bar=None) -> dict:
+def train(
+    run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 0, detect_anomaly: bool = False, bar=None
+) -> dict:
     """Train a run to its last step, evaluate it on the test split, and return what result.json holds.
 
+    detect_anomaly: name the operation too when it diverges
     Raises: Interrupted after SIGINT or SIGTERM, with the state saved; Diverged if a number is no longer finite.
     """
     with only_process(run.folder), stop_requests() as stop:
         begin(run)
         try:
-            train_steps(run, dataset, workers, replay_budget, stop, bar)
+            train_steps(run, dataset, (workers, replay_budget, detect_anomaly), stop, bar)
             return finish(run, dataset, workers, stop)
         except Interrupted:
+            check_healthy(run)
             run.save("last.npz")
             raise
 
@@ -171,20 +177,20 @@ def begin(run: Run) -> None:
     write_config(run)
 
 
-def train_steps(run: Run, dataset: Dataset, workers: int, replay_budget: int, stop, bar) -> None:
-    """The steps that are left, and the validations between them. Raises: as `train`."""
+def train_steps(run: Run, dataset: Dataset, options: tuple, stop, bar) -> None:
+    """The steps that are left, and the validations between them; options: of `train_step`. Raises: as `train`."""
     settings, progress = run.settings.train, run.progress
     order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
     batches = read_ahead(dataset.train, order, progress.step)
     while True:
         due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
         if due and progress.validated < progress.step:
-            validate(run, dataset, workers, stop, print if bar is None else bar.write)
+            validate(run, dataset, options[0], stop, print if bar is None else bar.write)
         if stop:
             raise Interrupted(stop[0])
         if progress.step == settings.steps:
             return
-        row = train_step(run, *next(batches), workers, replay_budget)
+        row = train_step(run, *next(batches), *options)
         append_metrics(run.folder / "metrics.jsonl", row)
         if bar is not None:
             bar.update()
@@ -192,31 +198,64 @@ def train_steps(run: Run, dataset: Dataset, workers: int, replay_budget: int, st
                 bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
 
 
-def train_step(run: Run, tokens, labels, workers: int, replay_budget: int) -> dict:
-    """One step: gradients and update. Waits for the device once, for the numbers of the metrics row it returns."""
+def train_step(
+    run: Run, tokens, labels, workers: int = 1, replay_budget: int = 0, detect_anomaly: bool = False
+) -> dict:
+    """One step: gradients and update. Waits for the device once, for the numbers of the metrics row it returns.
+
+    Raises: Diverged before the update, with the state in diverged.npz.
+    """
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
-    loss, grads, stats = loss_and_grads(
-        run.params, run.cfg, tokens, labels, train.method, train.seed, step, workers, replay_budget=replay_budget
+    compute = partial(
+        loss_and_grads,
+        *(run.params, run.cfg, tokens, labels, train.method, train.seed, step, workers),
+        replay_budget=replay_budget,
     )
-    lr = learning_rate(step, train.steps, train.lr, train.warmup_steps)
-    norm = adamw_step(
-        run.params, grads, run.state, step, lr, weight_decay=train.weight_decay, clip_norm=train.clip_norm
-    )
+    loss, grads, stats = compute()
+    norm = global_norm(grads)
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
-    loss, accuracy, norm = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
-    if not np.isfinite(loss + norm):
-        raise Diverged(f"step {step}: loss {loss}, gradient norm {norm}; start again with a lower --lr or clip_norm")
+    row = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
+    row = {"step": step + 1} | dict(zip(("loss", "accuracy", "grad_norm"), row, strict=True))
+    if not np.isfinite(row["loss"] + row["grad_norm"]):
+        raise diverged(run, row, compute, detect_anomaly)
+    row["lr"] = learning_rate(step, train.steps, train.lr, train.warmup_steps)
+    options = {"weight_decay": train.weight_decay, "clip_norm": train.clip_norm, "norm": norm}
+    adamw_step(run.params, grads, run.state, step, row["lr"], **options)
     run.progress.step += 1
     run.progress.seconds += time.perf_counter() - begun
     run.progress.tokens += int(np.count_nonzero(tokens))
     run.progress.peak_cache_bytes = max(run.progress.peak_cache_bytes, int(stats["peak_cache_bytes"]))
-    return {"step": step + 1, "loss": loss, "accuracy": accuracy, "grad_norm": norm, "lr": lr}
+    return row
+
+
+def diverged(run: Run, row: dict, compute, detect_anomaly: bool) -> Diverged:
+    """Save the state before this step, and say where its numbers stopped being finite. compute: its loss_and_grads."""
+    path = run.folder / "diverged.npz"
+    try:
+        run.save(path.name)
+        saved = f"the state before this step is in {path}"
+    except InputError as error:
+        saved = f"the state before this step is lost ({error})"
+    operation = "" if detect_anomaly else f"; python run_lra.py --resume {path} --detect-anomaly names the operation"
+    if (name := first_not_finite(run.params)) is not None:
+        first, operation = f"parameter {name}, after the update before", ""
+    elif (anomaly := find_anomaly(compute)) is None:
+        first, operation = "the norm itself, of finite gradients", ""
+    else:
+        first = str(anomaly)
+        if detect_anomaly:
+            operation = f"; the operation: {find_operation(compute, anomaly)}"
+    return Diverged(
+        f"step {row['step']}: loss {row['loss']}, gradient norm {row['grad_norm']}; the first that is not finite: "
+        f"{first}{operation}; {saved}; start again with a lower --lr or clip_norm"
+    )
 
 
 def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:
     """Evaluate on the validation split, remember the best, save, and tell."""
     progress = run.progress
     scores = evaluate(run.params, run.cfg, dataset.val, workers, stop)
+    check_healthy(run, scores["loss"])
     row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
     append_metrics(run.folder / "metrics.jsonl", row, sync=True)
     progress.validated = progress.step
@@ -226,6 +265,21 @@ def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:
     if progress.best_step == progress.step:
         run.save("best.npz")
     report(f"step {progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
+
+
+def check_healthy(run: Run, loss: float = 0.0) -> None:
+    """Keep last.npz and best.npz free of what nothing can go on from.
+
+    Raises: Diverged if the validation loss, a parameter or the optimiser's state is not finite.
+    """
+    arrays = run.params | {f"{moment}/{name}": x for moment, values in run.state.items() for name, x in values.items()}
+    name = first_not_finite(arrays)
+    if name is not None or not np.isfinite(loss):
+        what = f"validation loss {loss}" if name is None else f"{name} is not finite after the update"
+        raise Diverged(
+            f"step {run.progress.step}: {what}; last.npz holds the state of the last save; "
+            "start again with a lower --lr or clip_norm"
+        )
 
 
 def finish(run: Run, dataset: Dataset, workers: int, stop=()) -> dict:

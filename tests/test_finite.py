@@ -1,4 +1,4 @@
-"""float32 stays finite at the ends of its inputs: large q, k, v, no live row, no memory, one segment, one row, one token."""
+"""float32 stays finite at the ends of its inputs: large q, k, v, no live row, no memory, one segment, row or token."""
 
 from itertools import product
 
