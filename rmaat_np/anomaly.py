@@ -137,11 +137,12 @@ def _place(frame) -> dict:
     """Segment, layer and shard from the variables of the functions on the way here."""
     place = {"segment": None, "layer": None, "shard": None}
     while frame is not None and _in_package(frame.f_code):
-        values, name = frame.f_locals, frame.f_code.co_name
+        values, code = frame.f_locals, frame.f_code
+        name, arguments = code.co_name, code.co_varnames[: code.co_argcount]
         if name in ("segment_forward", "segment_backward"):
             segment = values["segment"] if name == "segment_forward" else values["cache"]["segment"]
             place["segment"] = segment.index + 1
-        elif place["layer"] is None and "layer" in values:
+        elif place["layer"] is None and "layer" in arguments:
             place["layer"] = values["layer"]
         if name in ("amrb", "bptt"):
             place["shard"] = values["shard"].number

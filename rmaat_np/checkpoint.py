@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,37 @@ def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
     write_atomically(path, lambda file: file.write(packed.getbuffer()))
 
 
+def read_npz(path) -> dict:
+    """The arrays of an .npz as `np.savez` writes it, every checksum verified: memory is bounded by the file's size.
+
+    Raises: InputError for compressed or overlapping members (decompression bombs); one of DAMAGED for damaged files.
+    """
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        members, size = archive.infolist(), os.fstat(file.fileno()).st_size
+        unpacked = sum(member.file_size for member in members)
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members) or unpacked > size:
+            raise InputError(
+                f"{path}: unpacks to {unpacked:,} bytes from {size:,}, but at most the file's own size is read; "
+                "use a file that this program wrote"
+            )
+        arrays = {}
+        for member in members:
+            with archive.open(member) as content:  # read to its end, where zipfile compares the checksum
+                arrays[member.filename.removesuffix(".npy")] = _read_npy(content.read())
+        return arrays
+
+
+def _read_npy(content: bytes):
+    """One array, whose header must promise exactly the bytes that there are; nothing is ever unpickled."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, fortran_order, dtype = read_header(file)
+    if dtype.hasobject or prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"an array of {dtype} whose header promises {shape}")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C").copy()
+
+
 def load_checkpoint(path) -> tuple[dict, dict, dict]:
     """Read a checkpoint back onto the active backend. -> params, AdamW state, meta.
 
@@ -62,8 +94,7 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; name a .npz file that a run wrote, or its folder") from None
     except DAMAGED as error:
@@ -71,19 +102,19 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
             f"{path}: not a readable checkpoint ({error or type(error).__name__}); use another one of the run"
         ) from None
     try:
-        meta = json.loads(str(arrays.pop("meta")))
+        meta = json.loads(arrays.pop("meta").item())
         version = meta["format"]
     except (KeyError, ValueError, TypeError, RecursionError):
         raise InputError(f"{path}: holds no checkpoint of this program; name a .npz file that a run wrote") from None
     if version != FORMAT:
         raise InputError(
-            f"{path}: has checkpoint format {version}, this program reads {FORMAT}; use the version that wrote it"
+            f"{path}: has checkpoint format {version!r:.40}, this program reads {FORMAT}; use the version that wrote it"
         )
     groups = {"params": {}, "m": {}, "v": {}}
     for name, array in arrays.items():
         group, _, key = name.partition("/")
         if group not in groups or not np.issubdtype(array.dtype, np.floating):
-            raise InputError(f"{path}: {name} does not belong into a checkpoint; use another one of the run")
+            raise InputError(f"{path}: {name[:80]} does not belong into a checkpoint; use another one of the run")
         groups[group][key] = array
     params = groups.pop("params")
     return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from ..errors import InputError
 
 MAX_FILE = 64 << 20  # bytes; a CIFAR-10 batch has 31 MB, aclImdb's largest file 41 MB
 MAX_ARCHIVE = 1 << 30  # bytes after decompression; aclImdb_v1 and CIFAR-10 need less than half of it
-BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError)  # what reading a damaged .tar.gz can raise
+BROKEN = (  # what reading a damaged .tar.gz can raise, absurd numbers in its headers included
+    OSError, EOFError, zlib.error, tarfile.TarError, ValueError, LookupError, OverflowError, MemoryError,
+    RecursionError, struct.error,
+)  # fmt: skip
 
 
 def locate(data_dir, tops: tuple[str, ...], remedy: str) -> Path:
@@ -69,9 +73,22 @@ def read_files(source: Path, wanted: re.Pattern) -> Iterator[tuple[str, str, byt
         yield from _read_archive(source, wanted)
         return
     for path in list_files(source, wanted):
-        if path.stat().st_size > MAX_FILE:
-            raise InputError(f"{path}: larger than {MAX_FILE >> 20} MiB, so no file of this data set; replace it")
-        yield path.relative_to(source.parent).as_posix(), str(path), path.read_bytes()
+        yield path.relative_to(source.parent).as_posix(), str(path), read_whole(path)
+
+
+def read_whole(path: Path, limit: int | None = None) -> bytes:
+    """The content of a regular file. Raises: InputError when it is none, cannot be read, or is larger than limit (64 MiB)."""
+    limit = MAX_FILE if limit is None else limit
+    try:
+        if not path.is_file():  # a pipe would never end
+            raise InputError(f"{path}: is missing or no regular file; put the data set's own file there")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); restore it") from None
+    if len(content) > limit:
+        raise InputError(f"{path}: larger than {limit >> 20} MiB, so no file of this data set; replace it")
+    return content
 
 
 def _read_archive(archive, wanted):
@@ -85,6 +102,8 @@ def _read_archive(archive, wanted):
                     yield name, f"{archive}: {name}", tar.extractfile(member).read()
             while stream.read(1 << 20):  # on to the end, where gzip keeps the checksum
                 pass
+    except InputError:
+        raise
     except BROKEN as error:
         raise _broken(archive, error) from None
 
@@ -96,6 +115,8 @@ def _check_member(archive, member):
         fault = "points outside the archive"
     elif not (member.isreg() or member.isdir()):
         fault = "is a link or a device"
+    elif member.issparse():
+        fault = "is sparse (it unpacks to more than it takes)"
     elif member.size > MAX_FILE:
         fault = f"is larger than {MAX_FILE >> 20} MiB"
     if fault:
@@ -108,6 +129,8 @@ def _first_folder(archive) -> str | None:
             while (member := tar.next()) is not None:
                 if parts := PurePosixPath(member.name).parts:
                     return parts[0]
+    except InputError:
+        raise
     except BROKEN as error:
         raise _broken(archive, error) from None
     return None

@@ -2,13 +2,12 @@
 
 import hashlib
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import write_atomically
+from ..checkpoint import read_npz, write_atomically
 from ..errors import InputError
 from .dataset import Split
 
@@ -36,15 +35,25 @@ def _digest(values) -> str:
 
 def _load(path, key) -> Split | None:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # np.load alone may stop before it comes to a member's checksum
-                return None
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                return None
-            return Split(arrays["tokens"], arrays["offsets"], arrays["labels"], int(arrays["documents"]))
+        arrays = read_npz(path)
+        if arrays["key"].item() != key:
+            return None
+        return _checked(Split(arrays["tokens"], arrays["offsets"], arrays["labels"], arrays["documents"].item()))
     except Exception:  # a damaged .npz can raise nearly anything; whatever it is, the sources are read again
         return None
+
+
+def _checked(split) -> Split:
+    """Refuse arrays that are no split. Raises: ValueError."""
+    tokens, offsets, labels = split.tokens, split.offsets, split.labels
+    if (
+        (tokens.dtype not in (np.uint8, np.uint16) or offsets.dtype != np.int64 or labels.dtype != np.int64)
+        or (not tokens.ndim == offsets.ndim == labels.ndim == 1 or split.documents not in (1, 2))
+        or (len(offsets) != len(labels) * split.documents + 1 or offsets[0] != 0 or offsets[-1] != len(tokens))
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise ValueError("no split")
+    return split
 
 
 def _save(path, key, split) -> None:

@@ -6,6 +6,7 @@ tenth, drawn at random with a fixed seed, is held out for validation: 45,000 / 5
 
 import io
 import pickle
+import pickletools
 import re
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,7 @@ def read_binary(content: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
 def read_pickle(content: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
     """The Python version: a pickled dict with `data` and `labels` -> pixels (n, 3072) uint8, labels (n,) uint8."""
     try:
+        _check_memo(content)
         batch = _ArrayUnpickler(io.BytesIO(content), place).load()
         pixels, labels = _pixels(batch[b"data"]), bytes(list(batch[b"labels"]))  # bytes: 0 .. 255 only
     except InputError:
@@ -107,6 +109,13 @@ def read_pickle(content: bytes, place: str) -> tuple[np.ndarray, np.ndarray]:
     if not len(pixels) == len(labels) > 0:
         raise InputError(f"{place}: {len(pixels)} images but {len(labels)} labels; {REMEDY}")
     return pixels, np.frombuffer(labels, dtype=np.uint8)
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse a memo index beyond the file's size: the unpickler would make room for as many entries."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and argument > len(content):
+            raise ValueError(f"memo index {argument}")
 
 
 def _pixels(array: "_Inert") -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from .archive import read_whole
 from .cache import cached_split
 from .dataset import Dataset, Split, check_split
 from .image import VOCAB_SIZE, decode
@@ -95,9 +96,7 @@ def read_images(folder: Path, metadata: list[Path]) -> Split:
 
 def read_metadata(file: Path) -> list[tuple[str, int]]:
     """The rows of one metadata file as (path of the image below its difficulty's folder, label)."""
-    if file.stat().st_size > MAX_METADATA:
-        raise InputError(f"{file}: larger than {MAX_METADATA >> 20} MiB, so no metadata of Pathfinder; {REMEDY}")
-    content = file.read_bytes()
+    content = read_whole(file, MAX_METADATA)
     if content.startswith(b"\x93NUMPY"):
         table = read_array(content, file)
     else:
@@ -119,7 +118,7 @@ def read_array(content: bytes, file: Path) -> list[list[str]]:
     """The rows of a true .npy file of text; nothing is ever unpickled."""
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-        if array.dtype.kind not in "SU" or array.ndim != 2:
+        if array.dtype.kind not in "SU" or array.ndim != 2 or array.nbytes == 0:  # a billion empty rows need no bytes
             raise ValueError(f"an array of {array.dtype} with {array.ndim} axes")
         return array.astype(str).tolist()
     except Exception as error:  # the header of a damaged file can raise anything, MemoryError included
@@ -130,6 +129,8 @@ def read_array(content: bytes, file: Path) -> list[list[str]]:
 def read_file(path: Path, place: str) -> bytes:
     """The bytes of one image file; `place` names the metadata row that lists it."""
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{place}: {path} is no regular file; restore it or remove the row")
         with path.open("rb") as file:
             return file.read(MAX_IMAGE + 1)
     except OSError as error:

@@ -55,13 +55,16 @@ def find_files(data_dir: Path) -> list[Path]:
 def read_pairs(path: Path, max_length: int) -> Split:
     """Read one file line by line; only the first max_length bytes of each document are kept in memory."""
     texts, lengths, labels = bytearray(), [], []
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
-            label, *documents = parse_line(line, f"{path}: line {number}")
-            labels.append(label)
-            for document in documents:
-                texts += document[:max_length]
-                lengths.append(min(len(document), max_length))
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
+                label, *documents = parse_line(line, f"{path}: line {number}")
+                labels.append(label)
+                for document in documents:
+                    texts += document[:max_length]
+                    lengths.append(min(len(document), max_length))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from None
     return check_split(text.byte_split(texts, lengths, labels, documents=2), path.name, path, 2)
 
 
