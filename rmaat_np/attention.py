@@ -7,7 +7,7 @@ B sequences, N rows (the first M of them memory tokens), Nq <= N of them with a 
 
 from math import sqrt
 
-from . import backend
+from . import backend, kernels
 
 # The least that a sum over phi(k) or a C counts as: they come to 0 when all rows are padding (M = 0) or phi underflows.
 # phi(Q) H need not be 0 there (H_astro), and the gradient has 1 / C^2 in it: with 1e-8 all stays finite in float32 for
@@ -27,6 +27,8 @@ def phi_forward(u):
     Shapes: u (...) -> phi (...), > 0
     Cache: phi itself: phi'(u) = min(phi(u), 1).
     """
+    if backend.fused:
+        return kernels.phi_forward(u)
     xp = backend.xp
     out = xp.minimum(u, 0.0)
     xp.exp(out, out=out)
@@ -36,6 +38,8 @@ def phi_forward(u):
 
 def phi_backward(dphi, cache, out=None):
     """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...), written into `out` if given."""
+    if backend.fused and out is None:
+        return kernels.phi_backward(dphi, cache)
     du = backend.xp.minimum(cache["phi"], 1.0, out=out)
     du *= dphi
     return du
@@ -87,6 +91,8 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
         0 padding, or None when nothing is padded -> y (B, Nq, D)
     Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0 but where every row is padding, or phi underflows.
     """
+    if backend.fused:
+        return kernels.astromorphic_attention_forward(q, k, v, features, mask, num_heads, alpha, use_feedback, SMALLEST)
     xp = backend.xp
     length, width = k.shape[1:]
     (phi_q, _), (phi_k, _) = phi_forward(q), phi_forward(k)
@@ -107,7 +113,7 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
         C = phi_q @ G.swapaxes(1, 2)  # (B, Nq, h)
         P = 1.0 / xp.maximum(C, SMALLEST)
         y *= P @ E
-        cache |= {"E": E, "total": total, "G": G, "P": P}
+        cache |= {"total": total, "G": G, "P": P}
     return y, cache
 
 
@@ -116,6 +122,8 @@ def astromorphic_attention_backward(dy, cache):
 
     Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side, dfeatures (N, D) or None
     """
+    if backend.fused:
+        return kernels.astromorphic_attention_backward(dy, cache)
     xp = backend.xp
     phi_q, H, mask, num_heads = cache["phi_q"], cache["H"], cache["mask"], cache["num_heads"]
     batch, length, width = cache["v"].shape
@@ -125,7 +133,7 @@ def astromorphic_attention_backward(dy, cache):
 
     dread = dy  # Y = read * P with read = phi(Q) H
     if cache["feedback"]:
-        E = cache["E"]
+        E = head_indicator(num_heads, width, dy.dtype)
         dread = dy * (cache["P"] @ E)
     xp.matmul(split_heads(dread, num_heads), H.swapaxes(2, 3), out=split_heads(dphi_q, num_heads))
     dH = split_heads(phi_q, num_heads).swapaxes(2, 3) @ split_heads(dread, num_heads)

@@ -10,6 +10,7 @@ import numpy
 
 xp = numpy
 name = "numpy"
+fused = False  # with CuPy, chains of operations run as the kernels of kernels.py; the plain code is their twin
 
 
 class BackendError(RuntimeError):
@@ -22,11 +23,11 @@ def use(backend: str):
     backend: "numpy" or "cupy". There is no silent fallback: a device that cannot be used is an error.
     Raises: BackendError with the reason and the remedy; ValueError for another name.
     """
-    global xp, name
+    global xp, name, fused
     if backend == "numpy":
-        xp, name = numpy, "numpy"
+        xp, name, fused = numpy, "numpy", False
     elif backend == "cupy":
-        xp, name = _usable_cupy(), "cupy"
+        xp, name, fused = _usable_cupy(), "cupy", True
     else:
         raise ValueError(f"backend is {backend!r}, but it must be numpy or cupy")
     return xp

@@ -2,7 +2,7 @@
 
 from math import cos, pi
 
-from . import backend
+from . import backend, kernels
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -14,6 +14,8 @@ def adamw_init(params: dict) -> dict:
 
 def global_norm(grads: dict):
     """sqrt of the sum of the squares of all gradients. -> () on the device, not yet waited for."""
+    if backend.fused:
+        return kernels.global_norm(grads)
     xp = backend.xp
     squares = xp.stack([xp.vdot(gradient, gradient) for gradient in grads.values()])
     return xp.sqrt(squares.sum())
@@ -33,8 +35,12 @@ def adamw_step(
     """
     xp = backend.xp
     norm = global_norm(grads) if norm is None else norm
-    scale = xp.minimum(clip_norm / (norm + 1e-6), 1.0)
     correct1, correct2 = 1 - BETA1 ** (step + 1), 1 - BETA2 ** (step + 1)
+    if backend.fused:
+        scalars = clip_norm, BETA1, BETA2, EPS, correct1, correct2, lr, weight_decay
+        kernels.adamw_update(params, grads, state, norm, *scalars)
+        return norm
+    scale = xp.minimum(clip_norm / (norm + 1e-6), 1.0)
     for name, p in params.items():
         m, v = state["m"][name], state["v"][name]
         g = grads[name] * scale

@@ -7,7 +7,7 @@ from dataclasses import dataclass, is_dataclass, replace
 import numpy as np
 
 import rmaat_np as rn
-from rmaat_np import dropout, replay, segments
+from rmaat_np import backend, dropout, replay, segments
 from rmaat_np.gradcheck import directional_derivative, numerical_gradient, relative_error
 from rmaat_np.optim import adamw_init, adamw_step
 
@@ -60,6 +60,7 @@ def pair_of(module, name, inputs, split=None, **options) -> Pair:
     def forward(inputs):
         dtype = next(iter(inputs.values())).dtype
         cast = {k: o.astype(dtype) if getattr(o, "dtype", None) in (bool, float) else o for k, o in options.items()}
+        cast = {k: on_device(o) for k, o in cast.items()}
         out, cache = getattr(module, f"{name}_forward")(**inputs, **cast)
         return (out,), cache
 
@@ -72,6 +73,30 @@ def pair_of(module, name, inputs, split=None, **options) -> Pair:
     return Pair(inputs, forward, backward)
 
 
+def on_device(option):
+    """An option of a pair, its arrays on the active backend."""
+    if isinstance(option, dropout.DropoutKey):
+        return replace(option, rows=backend.to_device(option.rows))
+    return backend.to_device(option) if isinstance(option, np.ndarray) else option
+
+
+def run_pair(pair, dtype, douts=None):
+    """A pair on the active backend. -> outs and gradients as host arrays, None left out; douts, random if not given."""
+    outs, cache = pair.forward({name: backend.to_device(x.astype(dtype)) for name, x in pair.inputs.items()})
+    douts = random_like(outs) if douts is None else douts
+    grads = pair.backward(tuple(backend.to_device(dout) for dout in douts), cache)
+    results = [*outs, *(grads[name] for name in sorted(grads) if grads[name] is not None)]
+    return [backend.to_host(result) for result in results], douts
+
+
+def check_close(results, expected, bound):
+    """Same shapes and dtypes, and equal up to `bound` in the max norm, relative to the largest number of an array."""
+    for got, wanted in zip(results, expected, strict=True):
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+        if got.size:
+            assert np.abs(got - wanted).max() <= bound * max(np.abs(wanted).max(), 1e-3)
+
+
 def normal(**shapes) -> dict:
     """A standard normal float64 array of each shape."""
     rng = np.random.default_rng(0)
@@ -79,9 +104,9 @@ def normal(**shapes) -> dict:
 
 
 def random_params(cfg, dtype="float64") -> dict:
-    """Initial parameters, moved so that no bias is 0 and no gain 1: those values hide wrong gradients."""
+    """Initial parameters, moved so that no bias is 0 and no gain 1: those values hide wrong gradients. On the host."""
     rng = np.random.default_rng(1)
-    params = rn.init_params(cfg, seed=0, dtype=dtype)
+    params = {name: backend.to_host(p) for name, p in rn.init_params(cfg, seed=0, dtype=dtype).items()}
     return {name: p + 0.2 * rng.standard_normal(p.shape).astype(dtype) for name, p in params.items()}
 
 

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from checks import CFG, CHECKS, KEY, Pair, normal, pair_of, random_params
+from checks import CFG, CHECKS, KEY, Pair, normal, on_device, pair_of, random_params
 
 from rmaat_np import attention, model
 
@@ -50,9 +50,9 @@ def model_pair(op, part, queries, mask=MASK, key=None, **switches) -> Pair:
 
     def forward(inputs):
         x = inputs["x"]
-        cast_mask = None if mask is None else mask.astype(x.dtype)
+        cast_mask = None if mask is None else on_device(mask.astype(x.dtype))
         forward_of = getattr(model, f"{op}_forward")
-        out, cache = forward_of(x, inputs, inputs.get(name), cfg, 0, cast_mask, key, queries)
+        out, cache = forward_of(x, inputs, inputs.get(name), cfg, 0, cast_mask, on_device(key), queries)
         return (out,), cache
 
     def backward(douts, cache):

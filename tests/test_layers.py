@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from checks import CFG, CHECKS, CONFIGS, KEY, Pair, normal, pair_of, random_params
+from checks import CFG, CHECKS, CONFIGS, KEY, Pair, normal, on_device, pair_of, random_params
 
 from rmaat_np import dropout, layers, model
 
@@ -21,7 +21,7 @@ def mlp_pair(key):
         return grads | {"x": dx}
 
     def forward(inputs):
-        out, cache = model.mlp_forward(inputs["x"], inputs, 1, key)
+        out, cache = model.mlp_forward(inputs["x"], inputs, 1, on_device(key))
         return (out,), cache
 
     return Pair(normal(x=(2, 3, 4)) | params, forward, backward)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checks import CFG, CHECKS, KEY, Pair, normal, pair_of, random_params
+from checks import CFG, CHECKS, KEY, Pair, normal, on_device, pair_of, random_params
 
-from rmaat_np import memory, model, replay
+from rmaat_np import backend, memory, model, replay
 from rmaat_np.segments import Segment
 
 FACTOR = np.array([0.25, 1.0, 0.6])[:, None, None]
@@ -30,11 +30,11 @@ def segment_pair(tokens, going_on, key=None, t=1, **switches) -> Pair:
         dtype = inputs["memory"].dtype
         segment = Segment(
             index=t,
-            tokens=tokens,
-            mask=None if mask.all() else mask.astype(dtype),
-            factor=FACTOR[:going_on].astype(dtype),
+            tokens=on_device(tokens),
+            mask=None if mask.all() else on_device(mask.astype(dtype)),
+            factor=on_device(FACTOR[:going_on].astype(dtype)),
             going_on=going_on,
-            dropout=key,
+            dropout=on_device(key),
         )
         layer_features = [inputs[name] for name in names]
         *outs, cache = model.segment_forward(inputs, layer_features, cfg, segment, inputs["memory"])
@@ -42,7 +42,8 @@ def segment_pair(tokens, going_on, key=None, t=1, **switches) -> Pair:
 
     def backward(douts, cache):
         dmemory, segment_grads = model.segment_backward(*douts, cache)
-        grads = {name: np.zeros_like(p, dtype=dmemory.dtype) for name, p in (params | features).items()}
+        shapes = {name: p.shape for name, p in (params | features).items()}
+        grads = {name: backend.xp.zeros(shape, dtype=dmemory.dtype) for name, shape in shapes.items()}
         replay.add_segment_grads(grads, segment_grads, t)
         return grads | {"memory": dmemory}
 

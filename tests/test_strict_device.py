@@ -207,7 +207,8 @@ def test_takes_the_place_of_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", xp)
     monkeypatch.setattr(backend, "xp", np)
     monkeypatch.setattr(backend, "name", "numpy")
-    assert backend.use("cupy") is xp
+    monkeypatch.setattr(backend, "fused", False)
+    assert backend.use("cupy") is xp and backend.fused
     assert backend.to_host(backend.to_device(X)).tolist() == X.tolist()
 
 

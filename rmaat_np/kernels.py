@@ -1,0 +1,213 @@
+"""Fused CUDA kernels: what the functions of the same names compute, in one launch for a whole chain of operations.
+
+Only used where `backend.fused` is set, that is with CuPy. Each function stands in for the plain code below the branch
+that calls it: same arguments, same results, same cache. The CUDA source is in kernels.cu.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy
+
+from . import backend
+
+THREADS = 256  # in a block, 8 warps
+NORM_WARPS = 1024  # how many partial sums of dgain and dbias: a fixed number, so that the order of sums is one too
+PIECE = 16384  # numbers of a parameter that one block of threads updates
+
+
+def launch(name: str, dtype, threads: int, *arguments, width: int = 1) -> None:
+    """Run a kernel of kernels.cu on at least that many threads. Arrays are C-contiguous; ints are 64-bit."""
+    if threads:
+        _compiled(name, numpy.dtype(dtype).name, width)((-(-threads // THREADS),), (THREADS,), arguments)
+
+
+@cache
+def _compiled(name, dtype, width):
+    return _module(dtype, width).get_function(name)
+
+
+@cache
+def _module(dtype, width):
+    source = Path(__file__).with_name("kernels.cu").read_text()
+    return backend.xp.RawModule(code=source, options=compile_options(dtype, width))
+
+
+def compile_options(dtype: str, width: int) -> tuple[str, ...]:
+    """What makes kernels.cu a program for a dtype, "float32" or "float64", and a width of layer norm."""
+    return (f"-Dreal={'float' if dtype == 'float32' else 'double'}", f"-DWIDTH={width}")
+
+
+def address(array) -> int:
+    """Where an array begins on the device."""
+    return array.data.ptr
+
+
+def contiguous(*arrays):
+    """The arrays themselves, or copies of those that are not C-contiguous."""
+    return [backend.xp.ascontiguousarray(array) for array in arrays]
+
+
+def phi_forward(u):
+    """`attention.phi_forward`."""
+    (u,) = contiguous(u)
+    out = backend.xp.empty_like(u)
+    launch("phi_forward", u.dtype, u.size, u, out, u.size)
+    return out, {"phi": out}
+
+
+def phi_backward(dphi, cache):
+    """`attention.phi_backward` without `out`."""
+    dphi, phi = contiguous(dphi, cache["phi"])
+    du = backend.xp.empty_like(dphi)
+    launch("phi_backward", du.dtype, du.size, dphi, phi, du, du.size)
+    return du
+
+
+def gelu_forward(x, slope: float, cubic: float):
+    """`layers.gelu_forward`."""
+    (x,) = contiguous(x)
+    s, out = backend.xp.empty((x.size // x.shape[-1], x.shape[-1]), dtype=x.dtype), backend.xp.empty_like(x)
+    launch("gelu_forward", x.dtype, x.size, x, s, out, x.size, slope, cubic)
+    return out, {"x": x, "s": s}
+
+
+def gelu_backward(dout, cache, slope: float, cubic: float):
+    """`layers.gelu_backward`."""
+    dout, x, s = contiguous(dout, cache["x"], cache["s"])
+    dx = backend.xp.empty_like(dout)
+    launch("gelu_backward", dx.dtype, dx.size, dout, x, s, dx, dx.size, slope, cubic)
+    return dx
+
+
+def layer_norm_forward(x, gain, bias, eps: float):
+    """`layers.layer_norm_forward`."""
+    xp, width = backend.xp, x.shape[-1]
+    (x,) = contiguous(x)
+    rows = x.size // width
+    xhat, rstd, out = xp.empty((rows, width), dtype=x.dtype), xp.empty((rows, 1), dtype=x.dtype), xp.empty_like(x)
+    launch("layer_norm_forward", x.dtype, 32 * rows, x, gain, bias, xhat, rstd, out, rows, eps, width=width)
+    return out, {"xhat": xhat, "rstd": rstd, "gain": gain}
+
+
+def layer_norm_backward(dout, cache):
+    """`layers.layer_norm_backward`."""
+    xp = backend.xp
+    dout, xhat, rstd = contiguous(dout, cache["xhat"], cache["rstd"])
+    rows, width = xhat.shape
+    warps = min(rows, NORM_WARPS)
+    dx, partials = xp.empty_like(dout), xp.empty((warps, 2 * width), dtype=dout.dtype)
+    arguments = dout, xhat, rstd, cache["gain"], dx, partials, rows, warps
+    launch("layer_norm_backward", dout.dtype, 32 * warps, *arguments, width=width)
+    sums = partials.sum(axis=0)
+    return dx, sums[:width], sums[width:]
+
+
+def astromorphic_attention_forward(q, k, v, features, mask, num_heads, alpha, use_feedback, smallest):
+    """`attention.astromorphic_attention_forward`.
+
+    CuPy copies what is strided before it multiplies a batch, so the heads are not split: H is joined to one matrix of
+    (D, D) with the heads' blocks on its diagonal, and g is its last columns, so that one product gives phi(Q) H and C.
+    At widths of some hundred the zeros cost less than the copies and launches would.
+    """
+    xp = backend.xp
+    batch, length, width = k.shape
+    phi_q, _ = phi_forward(q)
+    cache = {"phi_q": phi_q, "mask": mask, "astro": features is not None, "alpha": alpha, "num_heads": num_heads}
+    (k, k_row), (v, v_row) = _evenly_spaced(k), _evenly_spaced(v)
+    slope, wrote, live_v = (xp.empty(k.shape, dtype=k.dtype) for _ in range(3))
+    optional = (k if x is None else xp.ascontiguousarray(x) for x in (features, mask))  # what is None is not read
+    arguments = *optional, slope, wrote, live_v, k.size, length, width, k_row, v_row
+    launch("write_forward", k.dtype, k.size, k, v, *arguments, int(features is not None), int(mask is not None))
+
+    product = wrote.swapaxes(1, 2) @ live_v  # (B, D, D): every head with every head
+    H = xp.empty((batch, num_heads, width // num_heads, width // num_heads), dtype=k.dtype)
+    _own_blocks(product, H, num_heads / width)  # 1/m
+    cache |= {"slope_k": slope, "v": live_v, "wrote": wrote, "H": H, "feedback": use_feedback}
+    if not use_feedback:
+        y = phi_q @ _join_heads(H)
+        return y, cache | {"y": y}
+    total = xp.empty((batch, 1, width), dtype=k.dtype)
+    G = xp.empty((batch, num_heads, width), dtype=k.dtype)
+    arguments = total, G, total.size, length, width, num_heads, float(alpha), smallest, int(mask is not None)
+    launch("response", k.dtype, 32 * total.size, slope, slope if mask is None else mask, *arguments)
+    read = phi_q @ _join_heads(H, G)  # (B, Nq, D + h)
+    y, P = xp.empty_like(phi_q), xp.empty(phi_q.shape[:2] + (num_heads,), dtype=k.dtype)
+    launch("read_forward", k.dtype, y.size, read, y, P, y.size, width, num_heads, smallest)
+    return y, cache | {"y": y, "total": total, "G": G, "P": P}
+
+
+def astromorphic_attention_backward(dy, cache):
+    """`attention.astromorphic_attention_backward`."""
+    xp, H, num_heads, mask = backend.xp, cache["H"], cache["num_heads"], cache["mask"]
+    phi_q, wrote, v, slope = contiguous(cache["phi_q"], cache["wrote"], cache["v"], cache["slope_k"])
+    batch, length, width = v.shape
+    (dread,), G, total = contiguous(dy), cache.get("G"), v
+    if cache["feedback"]:
+        total, dy, y, P = contiguous(cache["total"], dy, cache["y"], cache["P"])
+        dread = xp.empty(dy.shape[:2] + (width + num_heads,), dtype=dy.dtype)  # dC beside it
+        rows = dy.size // width
+        launch("read_backward", dy.dtype, 32 * rows * num_heads, dy, y, P, dread, rows, width, num_heads)
+    dphi_q = dread @ _join_heads(H, G, transposed=True)
+    product = phi_q.swapaxes(1, 2) @ dread  # dH, and dG^T beside it
+    dH = xp.empty_like(H)
+    _own_blocks(product, dH, num_heads / width)
+    dphi_k, dv = v @ _join_heads(dH, transposed=True), wrote @ _join_heads(dH)
+    dfeatures = dphi_k.sum(axis=0) if cache["astro"] else None
+
+    dkv = xp.empty((batch, length, 2 * width), dtype=dy.dtype)
+    arguments = dphi_k, dv, slope, v if mask is None else xp.ascontiguousarray(mask), product, total, dkv, v.size
+    sizes = length, width, num_heads, float(cache["alpha"]), int(cache["feedback"]), int(mask is not None)
+    launch("write_backward", dy.dtype, v.size, *arguments, *sizes)
+    return phi_backward(dphi_q, {"phi": phi_q}), dkv, dfeatures
+
+
+def _evenly_spaced(x):
+    """x, or a copy if its rows are not equally far apart, and that distance. Shapes: x (B, N, D), a view maybe."""
+    if x.strides[2] != x.itemsize or x.strides[0] != x.shape[1] * x.strides[1]:
+        x = x.copy()
+    return x, x.strides[1] // x.itemsize
+
+
+def _own_blocks(product, blocks, scale):
+    _, width, columns = product.shape
+    arguments = product, blocks, blocks.size, width, blocks.shape[3], columns, scale
+    launch("own_blocks", blocks.dtype, blocks.size, *arguments)
+
+
+def _join_heads(blocks, G=None, transposed=False):
+    batch, num_heads, m, _ = blocks.shape
+    width = num_heads * m
+    columns = width if G is None else width + num_heads
+    shape = (batch, columns, width) if transposed else (batch, width, columns)
+    joined = backend.xp.empty(shape, dtype=blocks.dtype)
+    arguments = blocks, blocks if G is None else G, joined, joined.size, width, m, columns, int(transposed)
+    launch("join_heads", joined.dtype, joined.size, *arguments)
+    return joined
+
+
+def global_norm(grads: dict):
+    """`optim.global_norm`."""
+    table = _table(grads, grads, grads, grads)
+    dtype = next(iter(grads.values())).dtype
+    partials = backend.xp.empty(len(table) * (THREADS // 32), dtype=dtype)
+    launch("sum_of_squares", dtype, len(table) * THREADS, backend.to_device(table), partials)
+    return backend.xp.sqrt(partials.sum())
+
+
+def adamw_update(params: dict, grads: dict, state: dict, norm, *scalars: float) -> None:
+    """The loop of `optim.adamw_step` in one launch; scalars: those of the kernel `adamw`, in its order."""
+    table = _table(params, grads, state["m"], state["v"])
+    launch("adamw", norm.dtype, len(table) * THREADS, backend.to_device(table), norm, *map(float, scalars))
+
+
+def _table(params, grads, m, v):
+    """The table that sum_of_squares and adamw read, on the host. Shapes: -> (pieces, 6) int64."""
+    rows = []
+    for name, p in params.items():
+        arrays = p, grads[name], m[name], v[name]
+        assert all(array.flags.c_contiguous and array.dtype == p.dtype for array in arrays), name
+        for start in range(0, p.size, PIECE):
+            addresses = [address(array) + start * p.itemsize for array in arrays]
+            rows.append([*addresses, min(PIECE, p.size - start), name.endswith(".weight")])
+    return numpy.array(rows, dtype=numpy.int64)
