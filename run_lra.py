@@ -27,6 +27,8 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--backend", choices=("numpy", "cupy"), default="numpy", help="where arrays live and are computed on"
     )
+    parser.add_argument("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
+    parser.add_argument("--tf32", action="store_true", help="round float32 matrix products to TF32, with cupy only")
     parser.add_argument("--method", choices=replay.METHODS, help="default: the model's own")
     parser.add_argument("--steps", type=int, help="training steps")
     parser.add_argument("--batch-size", type=int, help="rows per step")
@@ -77,7 +79,7 @@ def default_workers() -> int:
 
 def overrides_of(arguments) -> dict:
     """Settings named on the command line: the short options, then every --set."""
-    shortcuts = ("method", "steps", "batch_size", "lr", "seed")
+    shortcuts = ("method", "steps", "batch_size", "lr", "seed", "dtype")
     given = {name: getattr(arguments, name) for name in shortcuts if getattr(arguments, name) is not None}
     return given | dict(settings.parse_assignment(text) for text in arguments.set)
 
@@ -94,6 +96,14 @@ def check_unchanged(run, arguments) -> None:
             raise InputError(
                 f"{name} is {saved[name]!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
             )
+
+
+def choose_precision(chosen: settings.Settings, arguments) -> None:
+    """Switch TF32 on if --tf32 asks for it. Raises: InputError if the run is not in float32."""
+    if arguments.tf32:
+        if chosen.train.dtype != "float32":
+            raise InputError(f"--tf32: dtype is {chosen.train.dtype}, but TF32 is for float32; leave one of them out")
+        backend.allow_tf32()
 
 
 def load_data(chosen: settings.Settings, arguments):
@@ -160,7 +170,8 @@ def announce(run, arguments) -> None:
     output = sys.stderr if arguments.eval is not None else sys.stdout
     print(settings.describe(run.settings), file=output)
     print(
-        f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}, backend {backend.name}, "
+        f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}"
+        f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
         f"{arguments.workers} workers, {run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
         file=output,
         flush=True,
@@ -225,6 +236,8 @@ def dispatch(arguments) -> int:
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a finite number of MB, at least 0")
     if arguments.seeds is not None and not arguments.compare:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
+    if arguments.tf32 and arguments.backend != "cupy":
+        raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
     backend.use(arguments.backend)
     backend.keep_freed_memory()
     if arguments.compare:
@@ -232,6 +245,7 @@ def dispatch(arguments) -> int:
     if arguments.eval is not None or arguments.resume is not None:
         run = train.load_run(arguments.eval or arguments.resume)
         check_unchanged(run, arguments)
+        choose_precision(run.settings, arguments)
         dataset = load_data(run.settings, arguments)
     else:
         chosen = settings.resolve(
@@ -242,6 +256,7 @@ def dispatch(arguments) -> int:
         )
         if arguments.check_data:
             return check_data(chosen, arguments)
+        choose_precision(chosen, arguments)
         dataset = load_data(chosen, arguments)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run = train.new_run(arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{stamp}", chosen, dataset)

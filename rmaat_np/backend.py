@@ -5,6 +5,7 @@ Tokens, labels and lengths stay on the host; `to_device` moves them over once pe
 """
 
 import ctypes
+import os
 
 import numpy
 
@@ -45,6 +46,16 @@ def _usable_cupy():
             "driver is as new as the CUDA version of your CuPy wheel, or use numpy"
         )
     return cupy
+
+
+def allow_tf32() -> None:
+    """Let CuPy's float32 matrix products round their factors to TF32: 10 bits of mantissa, on tensor cores.
+
+    For a program to call once, after use("cupy") and before its first product, in the thread that computes.
+    """
+    os.environ["CUPY_TF32"] = "1"  # CuPy's own switch, read at its first product; products of batches ignore it,
+    tf32_tensor_op_math = 3  # CUBLAS_TF32_TENSOR_OP_MATH, but keep to the mode of cuBLAS, which PyTorch's switch sets
+    xp.cuda.cublas.setMathMode(xp.cuda.get_cublas_handle(), tf32_tensor_op_math)
 
 
 def to_device(array):

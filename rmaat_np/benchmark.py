@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from . import backend
 from .config import Config
 from .measuring import agreement, breakdown, machine, measure
 
@@ -57,8 +58,6 @@ def in_own_process(work: str, contender: str, config: str, options) -> dict:
     """Run one measurement in a fresh process. -> what `measure` or `breakdown` returned, or {"error": ...}."""
     threads = str(1 if not contender.startswith("torch") else options.threads)
     environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": str(options.threads)}
-    if options.tf32:
-        environment["CUPY_TF32"] = "1"
     if work == "breakdown":  # it times every array operation, which shards on threads would mix up
         options = argparse.Namespace(**vars(options) | {"threads": 1})
     request = json.dumps({"work": work, "contender": contender, "config": config, "options": vars(options)})
@@ -229,13 +228,16 @@ def parse_arguments(argv=None):
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA too")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--replay-budget", type=float, default=0, metavar="MB", help="as in run_lra.py; default 0")
-    parser.add_argument("--tf32", action="store_true", help="let matrix products round to TF32 (cupy)")
+    parser.add_argument("--tf32", action="store_true", help="matrix products in TF32, PyTorch's too (cupy)")
     parser.add_argument(
         "--long", metavar="PNG", help="instead: one sequence of 16 thousand to 1 million tokens, and a plot"
     )
     parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.tf32 and (options.backend != "cupy" or options.dtype != "float32"):
+        parser.error("--tf32 needs --backend cupy and --dtype float32")
+    return options
 
 
 def main(argv=None) -> int:
@@ -251,8 +253,14 @@ def main(argv=None) -> int:
             result = {"breakdown": breakdown, "agreement": agreement}[request["work"]](batch, cfg, inner)
         print(json.dumps(result))
         return 0
-    report = {"machine": machine(), "threads": options.threads, "backend": options.backend, "dtype": options.dtype}
-    print(f"{report['machine']}; {options.threads} threads, {options.backend}, {options.dtype}\n")
+    try:
+        backend.use(options.backend)
+    except backend.BackendError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    settings = {name: getattr(options, name) for name in ("threads", "backend", "dtype", "tf32")}
+    report = {"machine": machine()} | settings
+    print(f"{report['machine']}; " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
     if options.long:
         print(table([], LONG_COLUMNS))
         report["rows"] = long_sequences(options)

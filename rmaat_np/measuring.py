@@ -65,19 +65,21 @@ def measure(contender: str, batch: int, cfg, options) -> dict:
     """Time and peak memory of one contender, in this process. -> seconds per step, tokens_per_second, peak_bytes."""
     backend.use(options.backend)
     backend.keep_freed_memory()
+    if options.tf32 and not contender.startswith("torch"):
+        backend.allow_tf32()
     step = make_step(contender, batch, cfg, options)
     memory = device_memory(contender) if options.backend == "cupy" else host_memory()
     next(memory)
+    step(0)  # warms up: on a device the kernels are compiled, which may take longer than all steps
     seconds = []
     begun = time.perf_counter()
-    while len(seconds) < options.steps + 1 and (len(seconds) < 2 or time.perf_counter() - begun < options.seconds):
+    while not seconds or (len(seconds) < options.steps and time.perf_counter() - begun < options.seconds):
         started = time.perf_counter()
-        step(len(seconds))
+        step(1 + len(seconds))  # its loss comes back behind all that it queued on the device, so this waits for it
         seconds.append(time.perf_counter() - started)
-    timed = seconds[1:] if len(seconds) > 1 else seconds  # the first step warms up
     return {
-        "seconds": median(timed),
-        "tokens_per_second": batch * cfg.max_length / median(timed),
+        "seconds": median(seconds),
+        "tokens_per_second": batch * cfg.max_length / median(seconds),
         "peak_bytes": next(memory),
     }
 
@@ -138,7 +140,7 @@ def device_memory(contender):
 
 
 def machine() -> str:
-    """Processor, cores and versions, as the tables' caption."""
+    """Processor, cores and versions, and the card if CuPy is used, as the tables' caption."""
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     try:
         from importlib.metadata import version
@@ -147,7 +149,11 @@ def machine() -> str:
     except ImportError:
         torch = ", no PyTorch"
     name, cores = cpu[1] if cpu else platform.processor(), len(os.sched_getaffinity(0))
-    return f"{name}, {cores} cores, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
+    card = ""
+    if backend.name == "cupy":
+        card = backend.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        card = f", {card}, CuPy {backend.xp.__version__}"
+    return f"{name}, {cores} cores{card}, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
 
 
 def timed_array_class():

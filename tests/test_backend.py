@@ -1,7 +1,9 @@
 """The backend switch, and the whole model on the strict stand-in for a device's arrays."""
 
+import os
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,6 +103,17 @@ def test_cupy_without_a_device_is_an_error_with_the_remedy(monkeypatch):
     with pytest.raises(backend.BackendError, match="nvidia-smi"):
         rn.backend.use("cupy")
     assert backend.xp is np
+
+
+def test_tf32_is_switched_on_for_products_of_two_matrices_and_of_batches(monkeypatch):
+    """CuPy's own switch is for the first, the mode of the cuBLAS handle (3 is TF32) for both."""
+    modes = {}
+    cublas = SimpleNamespace(setMathMode=modes.__setitem__)
+    cuda = SimpleNamespace(cublas=cublas, get_cublas_handle=lambda: "handle")
+    monkeypatch.setattr(backend, "xp", SimpleNamespace(cuda=cuda))
+    monkeypatch.setenv("CUPY_TF32", "0")
+    backend.allow_tf32()
+    assert os.environ["CUPY_TF32"] == "1" and modes == {"handle": 3}
 
 
 def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(device, tmp_path):

@@ -417,6 +417,20 @@ def test_cupy_cannot_be_used(call, monkeypatch, cupy, remedy):
     assert not Path("run").exists()
 
 
+def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
+    assert_refused(call(*TINY, "--out", "run", "--tf32"), "--tf32", "--backend cupy")
+    monkeypatch.setattr(run_lra.backend, "use", lambda name: None)  # as if CuPy were usable
+    options = ("--out", "run", "--backend", "cupy", "--tf32", "--dtype", "float64")
+    assert_refused(call(*TINY, *options), "--tf32", "float64")
+    assert not Path("run").exists()
+
+
+def test_dtype(call):
+    code, said, _ = call(*TINY, "--out", "run", "--dtype", "float64")
+    assert code == 0 and "float64, backend numpy" in said
+    assert json.loads(Path("run/config.json").read_text())["settings"]["train"]["dtype"] == "float64"
+
+
 def test_tqdm_is_not_installed(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     assert_refused(call(*TINY, "--out", "run"), "tqdm", "pip install tqdm")
