@@ -11,7 +11,7 @@ import numpy
 
 xp = numpy
 name = "numpy"
-fused = False  # with CuPy, chains of operations run as the kernels of kernels.py; the plain code is their twin
+fused = False  # with CuPy, chains of operations run as the kernels of kernels.cu; the plain code is their twin
 
 
 class BackendError(RuntimeError):
