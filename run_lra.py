@@ -143,6 +143,7 @@ def run_comparison(arguments) -> int:
         cache_dir=arguments.cache_dir,
         backend=arguments.backend,
         replay_budget=budget_bytes(arguments),
+        tf32=arguments.tf32,
     )
     load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
     print(f"{len(jobs)} runs, {arguments.workers} at a time, into {out}", flush=True)

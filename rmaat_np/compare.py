@@ -34,6 +34,7 @@ class Job:
     cache_dir: Path | None
     backend: str
     replay_budget: int
+    tf32: bool
 
     def result(self) -> dict | None:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
@@ -177,6 +178,8 @@ def run_job(job: Job, pipe) -> None:
     os.setsid()  # a Ctrl-C in the terminal reaches only the comparing process, which asks every run to save
     try:
         backend.use(job.backend)
+        if job.tf32:
+            backend.allow_tf32()
         backend.keep_freed_memory()
         dataset = load_dataset(job.settings.task, job.settings.data, job.data_dir, job.cache_dir)
         resumed = (job.folder / "last.npz").exists()
