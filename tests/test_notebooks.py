@@ -5,7 +5,9 @@ import io
 import json
 import re
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -152,3 +154,17 @@ def test_a_folder_that_cannot_be_made(lesson, tmp_path, capsys):
     assert notebooks.main(["--out", str(lesson / "out"), str(lesson)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"rmaat_np.notebooks: --out {lesson / 'out'}: cannot be created") and error.count("\n") == 1
+
+
+def test_every_lesson_of_the_repository_becomes_a_notebook(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "rmaat_np.notebooks", "--out", str(tmp_path)],
+        cwd=Path(notebooks.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    lessons = [path.stem for path in sorted(notebooks.LESSONS.glob("[0-9][0-9]_*.py"))]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{tmp_path / name}.ipynb: written" for name in lessons]
+    for name in lessons:
+        assert [kind for kind, _ in sources(read_back(tmp_path, name))].count("markdown") >= 3
