@@ -108,8 +108,7 @@ for what, attempt in {
 
 # %% [markdown]
 # Two of them deserve a second look. `if x.sum() > 3` holds no `float`, but Python must know which way to go. And
-# `x[x > 2]` has a *shape* that depends on values, and shapes live on the host. That is why the model masks padding by
-# multiplying, and sorts sequences before anything is uploaded.
+# the *shape* of `x[x > 2]` depends on values, and shapes live on the host. So the model masks padding by multiplying.
 #
 # ## The whole model on the stand-in
 
