@@ -1,0 +1,241 @@
+# %% [markdown]
+# # 07 Replay
+#
+# **The question: how can a gradient be exact when what it needs was thrown away?**
+#
+# Lesson 06 ended with a bill: back-propagation through time (BPTT) keeps the cache of every segment until its gradient
+# is due. Astrocytic Memory Replay Backpropagation (AMRB) keeps none but the last. It keeps the memory tokens that
+# entered each segment, a hundredth of a cache, and on the way back runs the segment once more to get its cache again.
+# Nothing is approximated. We watch it happen, do it by hand, compare to the last bit, and then break it.
+#
+# Read beside this: `rmaat_np/replay.py`, where `bptt` and `amrb` stand one above the other, and `rmaat_np/dropout.py`.
+
+# %%
+import time
+from dataclasses import replace
+
+import numpy as np
+from matplotlib import pyplot
+from show import show
+
+import rmaat_np as rn
+from rmaat_np import gradcheck, model, replay, segments
+
+cfg = rn.Config(
+    vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,
+    segment_length=16, num_segments=6, num_memory=4, dropout=0.2,
+)  # fmt: skip
+rng = np.random.default_rng(0)
+tokens = rng.integers(1, cfg.vocab_size, (8, cfg.max_length))
+labels = rng.integers(0, cfg.num_classes, 8)
+SEED, STEP = 0, 41  # they name the dropout masks of this training step
+
+# %% [markdown]
+# ## What is stored, dropped, rebuilt
+#
+# `loss_and_grads` tells an observer of everything that comes and goes. Here is AMRB's step as it tells it, with the
+# bytes that are alive after each event. Read it as a story: a segment's memory tokens are *stored*, the segment runs
+# *forward* and has a cache, and as soon as the next segment's turn comes that cache is *dropped*. At the turning point
+# one cache is left, the last one. On the way back each segment is *replayed* from its stored tokens, gone *backward*
+# through, and dropped for good.
+
+
+# %%
+def step(cfg, method, params, tokens=tokens):
+    """One training step without the update. -> loss, gradients, statistics, events"""
+    events = []
+    loss, grads, stats = rn.loss_and_grads(
+        params, cfg, tokens, labels, method, seed=SEED, step=STEP, observer=events.append
+    )
+    return loss, grads, stats, events
+
+
+params = rn.init_params(cfg)
+amrb, bptt = step(cfg, "amrb", params), step(cfg, "bptt", params)
+for event in amrb[3]:
+    held = f"caches {event.caches:9,}  replay buffer {event.buffer:7,} bytes"
+    print(f"segment {event.segment + 1}  {event.kind:8}  {held}")
+cache_bytes = next(event.nbytes for event in amrb[3] if event.kind == "forward")
+stored_bytes = next(event.nbytes for event in amrb[3] if event.kind == "store")
+print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stored_bytes:,}")
+
+# %% [markdown]
+# The same events as a picture: segments across, time down. A tall bar is a cache that waits. BPTT's bars reach from
+# each segment's first pass to its gradient; AMRB's are short, and appear twice. The thin lines are the stored tokens.
+
+
+# %%
+def draw_lives(axis, events, title):
+    """One bar for each cache and one line for each entry of the buffer, from the event that made it to its end."""
+    made, stored = {}, {}
+    for when, event in enumerate(events):
+        x = event.segment + 1
+        if event.kind in ("forward", "replay"):
+            made[x] = when, event.kind
+        elif event.kind == "store":
+            stored[x] = when
+        elif event.kind == "drop":
+            since, kind = made.pop(x)
+            hatch, color = ("///", "#f5c58a") if kind == "replay" else (None, "#9dbfe0")
+            axis.bar(x, when - since, 0.55, bottom=since, color=color, hatch=hatch, edgecolor="black", linewidth=0.7)
+        elif event.kind == "release":
+            axis.plot([x - 0.38] * 2, [stored[x], when], "o-", color="black", markersize=3, linewidth=1)
+    turn = 1 + max(when for when, event in enumerate(events) if event.kind == "forward")
+    axis.axhline(turn - 0.5, color="0.4", linestyle=":")
+    axis.set(title=title, xlabel="segment", xticks=range(1, cfg.num_segments + 1), ylim=(len(events), -1))
+    axis.yaxis.get_major_locator().set_params(integer=True)
+
+
+figure, axes = pyplot.subplots(1, 2, figsize=(10, 5), layout="constrained")
+draw_lives(axes[0], bptt[3], "BPTT: every cache waits")
+draw_lives(axes[1], amrb[3], "AMRB: caches are made twice")
+axes[0].set_ylabel("event, time goes down")
+key = {
+    "cache from the first pass": pyplot.Rectangle((0, 0), 1, 1, facecolor="#9dbfe0", edgecolor="black"),
+    "cache rebuilt by replay": pyplot.Rectangle((0, 0), 1, 1, facecolor="#f5c58a", edgecolor="black", hatch="///"),
+    "memory tokens in the replay buffer": pyplot.Line2D([], [], color="black", marker="o", markersize=3, linewidth=1),
+    "the loss is known": pyplot.Line2D([], [], color="0.4", linestyle=":"),
+}
+figure.legend(key.values(), key.keys(), loc="outside lower center", ncols=2, frameon=False)
+show(figure, "07_replay_lives")
+
+# %% [markdown]
+# ## The same gradient, to the last bit
+#
+# A segment is a function of its tokens, the parameters, the memory that enters, and the dropout masks. The replay gets
+# all four again, so it does the same arithmetic on the same numbers in the same order: not "close", equal. That is why
+# both methods call the very same `segment_forward` and `segment_backward`. Different lengths change nothing.
+
+# %%
+lengths = np.array([96, 96, 80, 65, 64, 33, 16, 5])
+ragged = tokens * (np.arange(cfg.max_length) < lengths[:, None])
+for name, batch in (("full", tokens), ("ragged", ragged)):
+    for dtype in ("float32", "float64"):
+        a, b = (step(cfg, method, rn.init_params(cfg, dtype=dtype), batch) for method in ("amrb", "bptt"))
+        equal = a[0] == b[0] and all(np.array_equal(a[1][key], b[1][key]) for key in a[1])
+        print(f"{name:6} {dtype}: loss and all {len(a[1])} gradients equal bit for bit: {equal}")
+        assert equal
+
+# %% [markdown]
+# ## By hand
+#
+# Replay is a dozen lines; here they are without the bookkeeping. Step through this cell in a debugger. `key_of` decides
+# which dropout masks a replayed segment gets. Leave it alone for now.
+
+
+# %%
+def amrb_by_hand(params, key_of=lambda key: key):
+    """AMRB for one shard of full sequences. -> loss, gradients of the memory and the blocks"""
+    features, _ = replay.prepare_features(params, cfg)
+    dtype = params["embed.token"].dtype
+    (shard,) = segments.cut_shards(tokens, labels, cfg, dtype, size=len(tokens), dropout=(SEED, STEP))
+    memory, buffer = replay.first_memory(params, cfg, shard), []
+    for t in range(shard.num_segments):
+        buffer.append(memory)  # this is all that is kept
+        memory, readout, _ = model.segment_forward(params, features, cfg, shard.segment(t), memory)
+
+    grads = {name: np.zeros_like(p) for name, p in params.items()}
+    for layer, phi_r in enumerate(features):  # R is shared by all segments; its weights' gradient is not needed here
+        grads[f"blocks.{layer}.attn.rel.features"] = np.zeros_like(phi_r)
+    loss, _, dreadout = replay.readout_loss(readout, params, cfg, shard, grads)
+    dmemory = memory  # nothing went on after the last segment: (0, M, D)
+    for t in reversed(range(shard.num_segments)):
+        segment = shard.segment(t)
+        segment = replace(segment, dropout=key_of(segment.dropout))
+        _, _, cache = model.segment_forward(params, features, cfg, segment, buffer.pop())  # the replay
+        dread = dreadout if t == shard.num_segments - 1 else dreadout[:0]  # only the last segment is read out
+        dmemory, segment_grads = model.segment_backward(dmemory, dread, cache)
+        replay.add_segment_grads(grads, segment_grads, t)
+    grads["memory.init"] += dmemory.sum(axis=0)
+    return loss, grads
+
+
+params64 = rn.init_params(cfg, dtype="float64")
+loss, grads = amrb_by_hand(params64)
+package_loss, package_grads, _, _ = step(cfg, "amrb", params64)
+shared = [name for name in package_grads if "attn.rel" not in name]
+print(f"by hand and in the package: loss {loss:.12f} and {package_loss:.12f}")
+assert loss == package_loss and all(np.array_equal(grads[name], package_grads[name]) for name in shared)
+
+# %% [markdown]
+# ## Why dropout must be replayable
+#
+# Dropout draws a mask. If the replay draws *another* one, it rebuilds the cache of a segment that never was: the loss
+# was computed with one network, the gradient is taken of another. Nothing crashes, the loss curve even falls. Here
+# `key_of` gives the replayed segments the masks of the next step, as a running generator would.
+#
+# The judge is lesson 01's: the loss is a fixed function of the parameters (its masks are named by SEED and STEP), so a
+# finite difference along a direction must equal the gradient along it.
+
+# %%
+_, wrong = amrb_by_hand(params64, key_of=lambda key: replace(key, step=key.step + 1))
+errors = {"the same masks": [], "fresh masks": []}
+for _ in range(5):
+    direction = {name: rng.standard_normal(params64[name].shape) for name in shared}
+    measured = gradcheck.directional_derivative(lambda moved: step(cfg, "bptt", moved)[0], params64, direction)
+    for name, found in (("the same masks", grads), ("fresh masks", wrong)):
+        claimed = sum(float((found[key] * d).sum()) for key, d in direction.items())
+        errors[name].append(abs(claimed - measured) / abs(measured))
+for name, found in errors.items():
+    print(f"replayed with {name:14}: relative error of the gradient " + ", ".join(f"{error:.1e}" for error in found))
+
+# %% [markdown]
+# So the masks must be a *function of their place*, not the next numbers of a generator: `dropout.py` hashes seed, step,
+# row, segment, layer and site into each mask, and keeps none of them. AMRB replays them, shards compute them in any
+# order, and a run resumed from a checkpoint goes on with the same ones.
+#
+# ## The new bill
+#
+# Memory on the left: BPTT's line climbs by a cache a segment. AMRB's stays where it is; what grows is the replay
+# buffer, and only by the memory tokens. In the middle the price: `segment_forward` runs 2 S - 1 times instead of S. A
+# gradient costs about two forward passes, so three units of work become four. On the right it is measured: a third more.
+
+# %%
+counts = (2, 4, 8, 16, 32)
+bills = {"amrb": [], "bptt": []}
+for count in counts:
+    long_cfg = replace(cfg, num_segments=count, d_model=64, d_ff=128, segment_length=64, segment_embedding=False)
+    long_params, long_tokens = rn.init_params(long_cfg), rng.integers(1, 16, (8, long_cfg.max_length))
+    for method, bill in bills.items():
+        seconds = []
+        for _ in range(3):
+            begun = time.process_time()  # of this process alone: other programs do not count
+            _, _, stats, events = step(long_cfg, method, long_params, long_tokens)
+            seconds.append(time.process_time() - begun)
+        passes = sum(event.kind in ("forward", "replay") for event in events)
+        held = max(event.caches + event.buffer for event in events)
+        bill.append({"bytes": held, "passes": passes, "µs": 1e6 * min(seconds) / long_tokens.size})
+ratios = [a["µs"] / b["µs"] for a, b in zip(bills["amrb"], bills["bptt"], strict=True)]
+print("AMRB's time over BPTT's: " + ", ".join(f"{ratio:.2f}" for ratio in ratios))
+
+figure, axes = pyplot.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained")
+for method, style in (("bptt", "s--"), ("amrb", "o-")):
+    for axis, what, scale in zip(axes, ("bytes", "passes", "µs"), (2**20, 1, 1), strict=True):
+        axis.plot(counts, [bill[what] / scale for bill in bills[method]], style, label=method.upper())
+labels_of = ("MiB of caches and buffer", "forward passes of a segment", "processor time, µs a token")
+for axis, label in zip(axes, labels_of, strict=True):
+    axis.set(xlabel="segments", ylabel=label, ylim=(0, None))
+axes[0].legend(frameon=False)
+show(figure, "07_replay_bill")
+
+# %% [markdown]
+# ## What can go wrong here
+#
+# - *"Checkpointing approximates."* It repeats. The gradients are compared with `array_equal`, not with a tolerance.
+# - *"Replay goes forward through the sequence again."* It goes segment by segment in *reverse*: that is why the tokens
+#   that entered every segment are stored. Look at the second half of the event list.
+# - *"Fresh dropout masks only add noise."* They give the gradient of another function; the finite difference says by
+#   how much. More steps need not average it away, because the loss and its gradient belong to different masks.
+
+# %%
+kinds = [event.kind for event in amrb[3]]
+S = cfg.num_segments
+assert [kinds.count(kind) for kind in ("store", "forward", "replay", "backward")] == [S, S, S - 1, S]
+assert [event.segment for event in amrb[3] if event.kind == "backward"] == list(range(S))[::-1]
+assert amrb[2]["peak_cache_bytes"] == cache_bytes and bptt[2]["peak_cache_bytes"] > 4 * cache_bytes
+assert cache_bytes > 50 * stored_bytes
+assert max(errors["the same masks"]) < 1e-6 < 1e-2 < max(errors["fresh masks"])
+assert [bill["passes"] for bill in bills["amrb"]] == [2 * count - 1 for count in counts]
+growth = {method: bill[-1]["bytes"] / bill[0]["bytes"] for method, bill in bills.items()}
+assert growth["bptt"] > 10 and growth["amrb"] < 1.2
+assert 1.0 < np.median(ratios) < 1.8
