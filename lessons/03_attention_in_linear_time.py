@@ -11,7 +11,10 @@
 # Read beside this: `rmaat_np/attention.py`. Every function there is a forward/backward pair; we use the forward ones.
 
 # %%
+import os
 import time
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is loaded: with several threads the times below jump about
 
 import numpy as np
 from matplotlib import pyplot
@@ -118,7 +121,7 @@ print(f"  with H_astro, which C does not divide out: {sums[1].min():.2f} to {sum
 #
 # ## What it saves: measured
 #
-# Two heads of width 16, one sequence, the best of three runs, N from 64 to 4,096 (softmax) and to 32,768 (linear).
+# Two heads of width 16, one sequence, the best of five runs, N from 64 to 4,096 (softmax) and to 32,768 (linear).
 # Times are this machine's, and their growth comes out somewhat above N^2 and N^1, because long arrays outgrow the
 # processor's caches. The bytes kept for the way back, the bill of training, are the same everywhere.
 
@@ -129,7 +132,7 @@ for name, lengths in counts.items():
     for n in lengths:
         q, k, v = rng.standard_normal((3, 1, n, 32), dtype=np.float32)
         runs = []
-        for _ in range(3):
+        for _ in range(5):
             started = time.perf_counter()
             if name == "softmax":
                 _, run_cache = attention.softmax_attention_forward(q, k, v, None, 2)
