@@ -160,7 +160,12 @@ axes[1].set(xlabel="written by segment", title="the update alone: % left after 1
 axes[1].spines[:].set_visible(False)
 for name, changes in moved.items():
     axes[2].plot(np.arange(1, S), changes, styles[name], label=name, color="0.5" if "post" in name else None)
-axes[2].set(yscale="log", xlabel="segment whose tokens are changed", title="the whole model: who is still heard?")
+axes[2].set(
+    yscale="log",
+    xlabel="segment whose tokens are changed",
+    title="the whole model: who is still heard?",
+    ylim=(3e-8, 2),
+)
 axes[2].set_ylabel("relative change of the last memory")
 axes[2].legend(frameon=False, fontsize=10, loc="lower right")
 show(figure, "05_what_a_memory_keeps")
