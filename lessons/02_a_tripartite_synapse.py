@@ -78,7 +78,7 @@ print(f"with tau_ltp = 1 LTP ends its cycles at {np.round(fast_ltp[per_cycle::pe
 # ## The effect of distance
 #
 # One astrocyte spans all nine synapses, and T_ijkl says how strongly the process at one of them drives that at another:
-# coupling * exp(-distance / reach), and nothing on itself. LTP has no such term. To see T alone, we keep the neurons
+# coupling * exp(-distance / reach), and nothing on itself. LTP has no such term. To see it at work, keep the neurons
 # silent, start STP at one corner at 1, and watch the others.
 
 # %%
