@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-from rmaat_np import backend, compare, params, replay, settings, train  # noqa: E402
+from rmaat_np import backend, compare, params, replay, settings, trace, train  # noqa: E402
 from rmaat_np.data import check, load_dataset  # noqa: E402
 from rmaat_np.errors import InputError, WriteError  # noqa: E402
 
@@ -44,6 +44,14 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     which.add_argument("--eval", type=Path, metavar="FILE", help="only evaluate a checkpoint on the test split")
     which.add_argument(
         "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
+    )
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="with --trace: a page to step through, instead of the picture"
     )
     parser.add_argument(
         "--compare",
@@ -158,6 +166,33 @@ def run_comparison(arguments) -> int:
     return 0 if all(job.result() for job in jobs) else 1
 
 
+def run_trace(arguments) -> int:
+    """Tell one training step by both methods line by line; draw it, or write the page to step through."""
+    for name in ("compare", "resume", "eval", "check_data", "method"):
+        if getattr(arguments, name):
+            raise InputError(f"--trace goes without --{name.replace('_', '-')}; it shows a fresh model by both methods")
+    overrides = overrides_of(arguments)
+    chosen = settings.resolve(
+        arguments.task or "listops", arguments.preset or "quick", arguments.model or "rmaat", overrides
+    )
+    steps, page = trace.trace(chosen, load_data(chosen, arguments), overrides.get("batch_size"))
+    print(f"{page['title']}: one training step, loss {page['loss']:.4f}, all sizes in bytes")
+    for method, step in steps.items():
+        print(f"\n{method.upper()}\n" + "\n".join(trace.lines(step["events"])))
+        print(
+            f"at most {step['stats']['peak_cache_bytes']:,} of caches, {step['stats']['replay_buffer_bytes']:,} stored"
+        )
+    print(f"\nloss and gradients of both: {'equal to the last bit' if page['same'] else 'NOT equal'}")
+    if arguments.html:
+        print(f"{arguments.html}: {trace.write_page(arguments.html, page):,} bytes, open it in a browser")
+    if arguments.out or not arguments.html:
+        train.make_folder(arguments.out or Path())
+        path = (arguments.out or Path()) / "trace.png"
+        trace.write_timeline(path, {method: step["events"] for method, step in steps.items()})
+        print(f"{path}: what is alive when")
+    return 0
+
+
 def command_of(out: Path) -> str:
     """This very command, with the folder named, so that it goes on there."""
     words = sys.argv[1:]
@@ -241,6 +276,10 @@ def dispatch(arguments) -> int:
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
     backend.use(arguments.backend)
     backend.keep_freed_memory()
+    if arguments.html and not arguments.trace:
+        raise InputError("--html goes with --trace; add it")
+    if arguments.trace:
+        return run_trace(arguments)
     if arguments.compare:
         return run_comparison(arguments)
     if arguments.eval is not None or arguments.resume is not None:
