@@ -271,9 +271,13 @@ def page_events(events, last: int) -> list[dict]:
 def write_page(path, page: dict) -> int:
     """Write the replay viewer for a recording into one HTML file without any outside address; returns its bytes.
 
-    Raises: InputError if it would be larger than PAGE_LIMIT, or cannot be written.
+    Raises: InputError if a number is not finite, the page larger than PAGE_LIMIT, or the file cannot be written.
     """
-    recording = json.dumps(page, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")  # no </script> in it
+    try:
+        recording = json.dumps(page, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise InputError(f"{path}: a recorded number is not finite; trace other settings") from None
+    recording = recording.replace("<", "\\u003c")  # so that no text of the data can end the script
     template = (files("rmaat_np") / "viewer.html").read_text(encoding="utf-8")
     content = template.replace("RECORDING", recording, 1).encode()
     if len(content) > PAGE_LIMIT:
