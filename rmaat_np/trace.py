@@ -85,12 +85,12 @@ def explain(event: dict, last: int, gone_back: bool) -> str:
             )
         case "forward" if t < last:
             return (
-                f"Forward through {name}: the intermediate results that its gradient will need form a cache of {size}. "
+                f"{name.capitalize()} is run: the intermediate results that its gradient will need form a cache of {size}. "
                 f"Its memory tokens, norm {norm:.3g}, go on to segment {t + 2}."
             )
         case "forward":
             return (
-                f"Forward through {name}, the last one: its cache takes {size}. Now the loss is known and the way back "
+                f"{name.capitalize()}, the last one, is run: its cache takes {size}. Now the loss is known and the way back "
                 "begins right here, so both methods still have this cache."
             )
         case "drop" if gone_back:
@@ -104,7 +104,7 @@ def explain(event: dict, last: int, gone_back: bool) -> str:
             return f"The way back reaches {name}: the memory tokens that entered it leave the replay buffer ({size})."
         case "replay":
             return (
-                f"Replay: {name} is run a second time from the memory tokens just released. The cache of {size} comes "
+                f"{name.capitalize()} is run a second time from the memory tokens just released. The cache of {size} comes "
                 "out the same to the last bit, so the gradient will too."
             )
     goal = f"goes on to segment {t}" if t else "goes to the learned memory tokens that every sequence starts from"

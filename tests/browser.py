@@ -1,4 +1,4 @@
-"""A headless browser driven over DevTools' pipe: JSON messages ended by NUL, commands on its fd 3, answers on its fd 4."""
+"""A headless browser driven over DevTools' pipe: JSON messages ended by NUL, to its fd 3 and from its fd 4."""
 
 import base64
 import fcntl

@@ -12,11 +12,17 @@ from test_cli import TINY, assert_refused, call  # noqa: F401, a fixture
 
 import run_lra
 from rmaat_np import Config, init_params, loss_and_grads, trace
-from rmaat_np.checkpoint import write_atomically
 from rmaat_np.errors import InputError
 
 CFG = Config(13, 3, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4, num_segments=3, num_memory=2)
-TRACE = ["--trace", *(word for word in TINY if word not in ("--batch-size", "8")), "--set", "num_segments=4"]
+TRACE = [
+    "--trace",
+    *(word for word in TINY if word not in ("--batch-size", "8")),
+    "--set",
+    "num_segments=4",
+    "--set",
+    "length=32",
+]
 AMRB = "store 0, forward 0, drop 0, store 1, forward 1, drop 1, store 2, forward 2, release 2, backward 2, drop 2, "
 AMRB += "release 1, replay 1, backward 1, drop 1, release 0, replay 0, backward 0, drop 0"
 BPTT = "forward 0, forward 1, forward 2, backward 2, drop 2, backward 1, drop 1, backward 0, drop 0"
@@ -50,10 +56,7 @@ def recording_of(path):
 
 @pytest.mark.parametrize(("method", "order"), [("amrb", AMRB), ("bptt", BPTT)])
 def test_events_come_in_the_promised_order(batch, method, order):
-    assert (
-        ", ".join(f"{e['event']} {e['segment']}" for e in trace.record(CFG and batch[0], CFG, *batch[1:], method))
-        == order
-    )
+    assert ", ".join(f"{e['event']} {e['segment']}" for e in trace.record(batch[0], CFG, *batch[1:], method)) == order
 
 
 @pytest.mark.parametrize("method", ["amrb", "bptt"])
@@ -164,11 +167,7 @@ def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):  # no
     Path("page.html").write_text("old")
     monkeypatch.setattr(trace, "PAGE_LIMIT", 10_000)
     assert_refused(call(*TRACE, "--html", "page.html"), "page.html", "10,000", "--set")
-    assert (
-        Path("page.html").read_text() == "old"
-        and os.listdir() == ["data", "page.html"]
-        or os.listdir() == ["page.html"]
-    )
+    assert Path("page.html").read_text() == "old" and not list(Path().glob(".page*"))
 
 
 def test_page_holds_the_recording_and_nothing_from_outside(page):
@@ -189,7 +188,20 @@ def test_text_of_the_data_cannot_end_the_script(tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "alert(1)</script>" not in text and "</script><script>alert" not in text
     assert recording_of(tmp_path / "page.html") == hostile
-    assert write_atomically is trace.write_atomically and os.listdir(tmp_path) == ["page.html"]
+    assert os.listdir(tmp_path) == ["page.html"]
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+    trace.write_page(tmp_path / "page.html", {"loss": 1})
+    before = (tmp_path / "page.html").read_bytes()
+
+    def refuse(*paths):
+        raise OSError("full")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match="cannot be written"):
+        trace.write_page(tmp_path / "page.html", {"loss": 2})
+    assert (tmp_path / "page.html").read_bytes() == before and os.listdir(tmp_path) == ["page.html"]
 
 
 def test_page_refuses_numbers_that_json_has_not(tmp_path):
@@ -203,7 +215,8 @@ SHOWN = """JSON.stringify({where: document.getElementById("where").textContent,
   says: document.getElementById("sentence").textContent, bytes: document.getElementById("held").dataset.bytes,
   now: [...document.querySelectorAll(".card")].findIndex(c => c.classList.contains("now")),
   label: document.querySelector(".card.now b").textContent,
-  cards: [...document.querySelectorAll(".card")].map(c => [c.dataset.cache, c.dataset.memory, c.dataset.alive, c.dataset.norm,
+  cards: [...document.querySelectorAll(".card")].map(c => [
+    c.dataset.cache, c.dataset.memory, c.dataset.alive, c.dataset.norm,
     ...[...c.querySelectorAll(".map canvas")].map(m => m.style.visibility)])})"""
 
 
