@@ -168,9 +168,11 @@ def run_comparison(arguments) -> int:
 
 def run_trace(arguments) -> int:
     """Tell one training step by both methods line by line; draw it, or write the page to step through."""
-    for name in ("compare", "resume", "eval", "check_data", "method"):
+    for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget"):
         if getattr(arguments, name):
-            raise InputError(f"--trace goes without --{name.replace('_', '-')}; it shows a fresh model by both methods")
+            raise InputError(
+                f"--trace goes without --{name.replace('_', '-')}; it shows the first step by both methods"
+            )
     overrides = overrides_of(arguments)
     chosen = settings.resolve(
         arguments.task or "listops", arguments.preset or "quick", arguments.model or "rmaat", overrides

@@ -13,9 +13,9 @@ from . import backend, settings
 from .checkpoint import write_atomically
 from .data.batches import BatchOrder
 from .errors import InputError
-from .params import init_params
 from .replay import METHODS, loss_and_grads
 from .segments import check_tokens, cut_shards, shard_size
+from .train import first_params
 
 ROWS = 4  # of a traced batch, if they fit into one shard
 PAGE_LIMIT = 2_000_000  # bytes: a page that a phone opens at once
@@ -76,7 +76,7 @@ def explain(event: dict, last: int, gone_back: bool) -> str:
     last: the last segment's index; gone_back: is the way back through this segment done
     """
     t, size, norm = event["segment"], show_bytes(event["nbytes"]), event["norm"]
-    name = f"segment {t + 1}"
+    name, Name = f"segment {t + 1}", f"Segment {t + 1}"
     match event["event"]:
         case "store":
             return (
@@ -85,12 +85,12 @@ def explain(event: dict, last: int, gone_back: bool) -> str:
             )
         case "forward" if t < last:
             return (
-                f"{name.capitalize()} is run: the intermediate results that its gradient will need form a cache of {size}. "
+                f"{Name} is run: the intermediate results that its gradient will need form a cache of {size}. "
                 f"Its memory tokens, norm {norm:.3g}, go on to segment {t + 2}."
             )
         case "forward":
             return (
-                f"{name.capitalize()}, the last one, is run: its cache takes {size}. Now the loss is known and the way back "
+                f"{Name}, the last one, is run: its cache takes {size}. Now the loss is known and the way back "
                 "begins right here, so both methods still have this cache."
             )
         case "drop" if gone_back:
@@ -104,7 +104,7 @@ def explain(event: dict, last: int, gone_back: bool) -> str:
             return f"The way back reaches {name}: the memory tokens that entered it leave the replay buffer ({size})."
         case "replay":
             return (
-                f"{name.capitalize()} is run a second time from the memory tokens just released. The cache of {size} comes "
+                f"{Name} is run a second time from the memory tokens just released. The cache of {size} comes "
                 "out the same to the last bit, so the gradient will too."
             )
     goal = f"goes on to segment {t}" if t else "goes to the learned memory tokens that every sequence starts from"
@@ -210,7 +210,7 @@ def trace(chosen: settings.Settings, dataset, batch_size: int | None) -> tuple[d
     -> steps: by method, as from `trace_step`; page: what `write_page` shows
     """
     cfg, train = chosen.config(dataset), chosen.train
-    params = init_params(cfg, train.seed, train.dtype)
+    params = first_params(cfg, train)
     tokens, labels = small_batch(chosen, dataset, cfg, batch_size)
     steps = {m: trace_step(params, cfg, tokens, labels, m, train.seed, 0) for m in METHODS}
     sequences = check_tokens(tokens, cfg)

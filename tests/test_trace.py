@@ -149,7 +149,15 @@ def test_other_models_are_traced(call, model):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    "options", [["--eval", "x"], ["--resume", "x"], ["--check-data"], ["--compare", "rmt"], ["--method", "amrb"]]
+    "options",
+    [
+        ["--eval", "x"],
+        ["--resume", "x"],
+        ["--check-data"],
+        ["--compare", "rmt"],
+        ["--method", "amrb"],
+        ["--replay-budget", "1"],
+    ],
 )
 def test_refuses_what_does_not_go_with_it(call, options):  # noqa: F811
     assert_refused(call(*TRACE, *options), "--trace", options[0])
