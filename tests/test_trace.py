@@ -310,7 +310,7 @@ def test_a_browser_steps_through_every_event_and_back(page, tmp_path):
 @pytest.mark.skipif(find_browser() is None, reason="needs chromium, chromium-browser or google-chrome on PATH")
 def test_the_browser_client_notices_a_broken_page(page, tmp_path):
     broken = tmp_path / "broken.html"
-    broken.write_text(page[0].read_text().replace("makeCards();\nshow();", "makeCards();\nshw();"))
+    broken.write_text(page[0].read_text().replace("\nmakeCards();", "\nmakeCrds();"))
     with open_browser(tmp_path / "profile") as tab:
         tab.open(broken)
-        assert "shw is not defined" in str(tab.problems)
+        assert "makeCrds is not defined" in str(tab.problems)
