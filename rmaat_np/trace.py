@@ -71,10 +71,7 @@ def _pad(word, width, column):
 
 
 def explain(event: dict, last: int, gone_back: bool) -> str:
-    """What happens at an event and why, in a sentence or two.
-
-    last: the last segment's index; gone_back: is the way back through this segment done
-    """
+    """What happens at an event and why. last: the last segment; gone_back: has the gradient gone through this one."""
     t, size, norm = event["segment"], show_bytes(event["nbytes"]), event["norm"]
     name, Name = f"segment {t + 1}", f"Segment {t + 1}"
     match event["event"]:
