@@ -16,6 +16,7 @@ from .errors import InputError, write_error
 from .params import check_params
 
 FORMAT = 1
+MAX_HEADER = 16_384  # bytes of an array's header; NumPy itself reads no more than 10,000
 DAMAGED = (  # what reading a truncated, altered or foreign file raises
     OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RuntimeError,
     SyntaxError, zipfile.BadZipFile, zlib.error,
@@ -69,22 +70,24 @@ def read_npz(path) -> dict:
                 f"{path}: unpacks to {unpacked:,} bytes from {size:,}, but at most the file's own size is read; "
                 "use a file that this program wrote"
             )
-        arrays = {}
-        for member in members:
-            with archive.open(member) as content:  # read to its end, where zipfile compares the checksum
-                arrays[member.filename.removesuffix(".npy")] = _read_npy(content.read())
-        return arrays
+        return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
 
 
-def _read_npy(content: bytes):
+def _read_member(archive, member) -> np.ndarray:
     """One array, whose header must promise exactly the bytes that there are; nothing is ever unpickled."""
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
+    content, done = bytearray(member.file_size), 0
+    with archive.open(member) as file:  # to its end, where zipfile compares the checksum
+        while part := file.read(1 << 20):
+            content[done : done + len(part)] = part
+            done += len(part)
+    header = io.BytesIO(content[:MAX_HEADER])
+    version = np.lib.format.read_magic(header)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, fortran_order, dtype = read_header(file)
-    if dtype.hasobject or prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"an array of {dtype} whose header promises {shape}")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C").copy()
+    shape, fortran_order, dtype = read_header(header)
+    start = header.tell()
+    if dtype.hasobject or prod(shape) * dtype.itemsize != done - start:
+        raise ValueError(f"{member.filename[:80]}: {shape} of {dtype} are not the {done - start} bytes that there are")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
 
 
 def load_checkpoint(path) -> tuple[dict, dict, dict]:

@@ -85,10 +85,11 @@ class Settings:
         """As plain values, for config.json and checkpoints."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, values: dict) -> "Settings":
-        """The reverse of to_json."""
-        return cls(**values | {"train": TrainConfig(**values["train"])})
+    @staticmethod
+    def from_json(values: dict) -> "Settings":
+        """The reverse of to_json. Raises: as `resolve`; KeyError, TypeError or AttributeError for another structure."""
+        names = (values["task"], values["preset"], values["model"])
+        return resolve(*names, {**values["data"], **values["fields"], **values["train"]})
 
 
 def preset_names(task: str) -> list[str]:
@@ -102,10 +103,10 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
     Raises: InputError for an unknown task, preset, model or key, or a value of the wrong type.
     """
     for name, value, allowed in (("task", task, TASKS), ("model", model, MODELS)):
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise InputError(f"--{name} {value}: unknown; choose one of {', '.join(allowed)}")
     presets = _read_presets(task)
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         raise InputError(f"--preset {preset}: task {task} has {', '.join(presets)}")
     chosen = presets[preset]
     data, shape, train = (dict(chosen.get(part, {})) for part in ("data", "model", "train"))

@@ -5,7 +5,7 @@ The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the val
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from . import backend
 from .anomaly import find_anomaly, find_operation, first_not_finite
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint, write_atomically
-from .config import Config
+from .config import Config, check_field
 from .curve import draw_curve
 from .data.batches import BatchOrder, read_ahead
 from .data.dataset import Dataset, Split
@@ -50,6 +50,12 @@ class Progress:
     peak_cache_bytes: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
+
+    def __post_init__(self):
+        for f in fields(self):
+            check_field(f.name, getattr(self, f.name), f.type)
+        if not 0 <= max(self.validated, self.best_step) <= self.step:
+            raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
 
 
 @dataclass
@@ -115,11 +121,13 @@ def load_run(path) -> Run:
     try:
         settings, cfg = Settings.from_json(meta["settings"]), Config(**meta["config"])
         progress = Progress(**{"validated": meta["progress"]["step"]} | meta["progress"])  # absent in older ones
-    except (KeyError, TypeError, InputError) as error:
+    except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg)
+    if not settings.fields.items() <= asdict(cfg).items():
+        raise InputError(f"{path}: its settings and its config differ; use another checkpoint of the run")
     return Run(path.parent, settings, cfg, params, state, progress)
 
 

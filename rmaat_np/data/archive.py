@@ -77,7 +77,10 @@ def read_files(source: Path, wanted: re.Pattern) -> Iterator[tuple[str, str, byt
 
 
 def read_whole(path: Path, limit: int | None = None) -> bytes:
-    """The content of a regular file. Raises: InputError if it is none, unreadable, or larger than limit (64 MiB)."""
+    """The content of a regular file.
+
+    Raises: InputError when it is none, cannot be read, or has more than limit bytes (64 MiB).
+    """
     limit = MAX_FILE if limit is None else limit
     try:
         if not path.is_file():  # a pipe would never end
