@@ -86,10 +86,11 @@ def read_whole(path: Path, limit: int | None = None) -> bytes:
         if not path.is_file():  # a pipe would never end
             raise InputError(f"{path}: is missing or no regular file; put the data set's own file there")
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= limit else b""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); restore it") from None
-    if len(content) > limit:
+    if size > limit:
         raise InputError(f"{path}: larger than {limit >> 20} MiB, so no file of this data set; replace it")
     return content
 
