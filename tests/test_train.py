@@ -255,7 +255,7 @@ def test_best_checkpoint_of_another_step(tmp_path, data, monkeypatch):
     run = train.load_run(folder)
     run.progress.best_step = 8
     run.save("last.npz")
-    run.progress.step = 4
+    run.progress.step = run.progress.validated = run.progress.best_step = 4
     run.save("best.npz")
     with pytest.raises(InputError, match="best.npz: is of step 4, the best was step 8"):
         train.train(train.load_run(folder), data)
