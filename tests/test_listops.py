@@ -234,6 +234,22 @@ def test_generate_lra_writes_what_load_reads(tmp_path):
         listops.generate_lra(tmp_path, rows=(3, 1, 1))
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, InputError])
+def test_generate_lra_that_is_stopped_leaves_nothing(tmp_path, monkeypatch, stop):
+    """Or the next run would take what is there for the whole data set."""
+    original = listops.write_tsv
+
+    def write_tsv(path, *arguments):
+        if path.name == "basic_val.tsv":
+            raise stop("disk full")
+        original(path, *arguments)
+
+    monkeypatch.setattr(listops, "write_tsv", write_tsv)
+    with pytest.raises(stop):
+        listops.generate_lra(tmp_path, rows=(3, 1, 1), progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_generate_lra_into_a_file_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/listops-1000: cannot be made"):

@@ -3,6 +3,8 @@
 Source: Nangia and Bowman 2018 (arXiv:1804.06028), with the sizes of LRA (arXiv:2011.04006).
 """
 
+import os
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -192,21 +194,25 @@ def to_source(tokens) -> str:
 def generate_lra(data_dir, seed=0, rows=(96_000, 2_000, 2_000), progress=True) -> Path:
     """Write data_dir/listops-1000/basic_{train,val,test}.tsv with LRA's sizes, no expression twice; -> that folder.
 
-    rows: of train, val and test
-    Raises: InputError if one of the files exists already, or can't be written.
+    rows: of train, val and test. Raises: InputError if one of the files exists already, or can't be written.
     """
     folder = Path(data_dir) / "listops-1000"
+    work = folder if folder.is_dir() else folder.with_name(f".{folder.name}.{os.getpid()}")  # whole or absent
     files = [folder / f"basic_{name}.tsv" for name in SPLITS]
-    for file in files:
-        if file.exists():
-            raise InputError(f"{file}: exists already; remove it or name another folder")
+    if found := [file for file in files if file.exists()]:
+        raise InputError(f"{found[0]}: exists already; remove it or name another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        work.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror or error}); name another folder") from None
-    every = generate(sum(rows), seed, 500, MAX_LENGTH, progress=progress)
-    for file, split in zip(files, _divide(every, rows), strict=True):
-        write_tsv(file, map(split.sequence, range(len(split))), split.labels)
+    try:
+        every = generate(sum(rows), seed, 500, MAX_LENGTH, progress=progress)
+        for file, split in zip(files, _divide(every, rows), strict=True):
+            write_tsv(work / file.name, map(split.sequence, range(len(split))), split.labels)
+        work.replace(folder)
+    finally:
+        if work != folder:
+            shutil.rmtree(work, ignore_errors=True)  # gone already, unless something stopped it
     return folder
 
 
