@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("checks")
+pytest.register_assert_rewrite("checks", "hostile")

@@ -1,4 +1,4 @@
-"""Every reader and checkpoints, on files made to do harm: one line of error or good data, and nothing else happens.
+"""Every reader on files made to do harm: one line of error or good data, and nothing else happens.
 
 Property-based (hypothesis): random bytes, truncations, flipped, inserted and repeated bytes, inside archives too. An
 audit hook sees what Python does meanwhile: nothing may be executed, and nothing written outside the test's folder.
@@ -6,72 +6,25 @@ audit hook sees what Python does meanwhile: nothing may be executed, and nothing
 
 import gzip
 import io
-import json
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import tarfile
 import tempfile
 import tracemalloc
-import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import test_data_image
 import test_data_pathfinder
 import test_data_text
-from test_train import start
+from hostile import MIB, REFUSED, bounded, damaged, nothing_else, npy_header, read_or_refused, small_memory
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rmaat_np import train
-from rmaat_np.checkpoint import FORMAT, load_checkpoint, read_npz
-from rmaat_np.data import archive, image, listops, pathfinder, recall, retrieval, text
-from rmaat_np.data.cache import cached_split
-from rmaat_np.data.dataset import Dataset, make_split
+from rmaat_np.data import archive, image, listops, pathfinder, retrieval, text
+from rmaat_np.data.dataset import Dataset
 from rmaat_np.errors import InputError
-from rmaat_np.settings import describe
-
-hypothesis = pytest.importorskip("hypothesis")
-pytest.importorskip("PIL")
-from hypothesis import Phase, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-MIB = 2**20
-NO_SHRINKING = (Phase.explicit, Phase.generate)  # it takes minutes, and the bytes of the first failure say enough
-bounded = settings(max_examples=40, derandomize=True, deadline=None, database=None, phases=NO_SHRINKING)
-EXECUTES = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "ctypes.dlopen")
-CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
-watched = {"folder": None, "seen": []}
-
-
-def audit(event, arguments):
-    """Note what leaves the folder. Audit hooks stay for good, so this one rests while no folder is watched."""
-    folder = watched["folder"]
-    if folder is None:
-        return
-    if event in EXECUTES:
-        watched["seen"].append((event, str(arguments)[:200]))
-    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if (writes or event in CHANGES) and not str(arguments[0]).startswith(str(folder)):
-        watched["seen"].append((event, str(arguments)[:200]))
-
-
-sys.addaudithook(audit)
-
-
-@contextmanager
-def nothing_else(folder):
-    """Within it nothing is executed, and nothing written but below the folder."""
-    watched.update(folder=folder, seen=[])
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        watched["folder"], sys.dont_write_bytecode = None, before
-    assert watched["seen"] == []
 
 
 def test_the_audit_sees_harm(tmp_path):
@@ -80,45 +33,6 @@ def test_the_audit_sees_harm(tmp_path):
             harm()
     with pytest.raises(AssertionError), nothing_else(tmp_path):
         os.system("true")
-
-
-def read_or_refused(load, folder, allowed=Dataset):
-    """The result of load(), which may be of that type; or None for an InputError of one printable line."""
-    tracemalloc.start()
-    try:
-        with nothing_else(folder):
-            result = load()
-        assert isinstance(result, allowed)
-        return result
-    except InputError as error:
-        assert str(error).isprintable() and len(str(error)) < 1500
-        return None
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 64 * MIB, "the files have a few kB"
-
-
-@st.composite
-def damaged(draw, content: bytes):
-    """The content, wrong in one of the ways that disks, networks and people know."""
-    kind = draw(st.sampled_from(["noise", "cut", "flip", "insert", "repeat", "number"]))
-    place = draw(st.integers(0, len(content) - 1))
-    end = min(len(content), place + draw(st.integers(1, 64)))
-    if kind == "noise":
-        return content[: draw(st.integers(0, 16))] + draw(st.binary(max_size=300))
-    if kind == "cut":
-        return content[:place]
-    if kind == "flip":
-        changed = bytearray(content)
-        for _ in range(draw(st.integers(1, 8))):
-            changed[draw(st.integers(0, len(content) - 1))] ^= draw(st.integers(1, 255))
-        return bytes(changed)
-    if kind == "number":  # what a length or a count is read from
-        number = draw(st.sampled_from([b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"99999999", b"-1", b"\x00" * 8]))
-        return content[:place] + number + content[place + len(number) :]
-    inserted = draw(st.binary(max_size=40)) if kind == "insert" else content[place:end] * draw(st.integers(2, 50))
-    return content[:place] + inserted + content[place:]
 
 
 def changed_tree(draw, files: dict) -> dict:
@@ -281,68 +195,6 @@ def test_gzip_bomb(tmp_path, monkeypatch):
         assert peak < 32 * MIB
 
 
-def small_memory(code: str, *arguments) -> str:
-    """Run Python with at most 400 MiB of address space above what it needs to start. -> stdout"""
-    limit = (
-        "import resource; used = int(open('/proc/self/statm').read().split()[0]) * 4096;"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)\n"
-    )
-    prepare = "import sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
-    prepare += "from rmaat_np.errors import InputError\nfrom rmaat_np import train\n"
-    prepare += "from rmaat_np.data import image, pathfinder, text\n"
-    command = [sys.executable, "-c", prepare + limit + code, str(Path(train.__file__).parents[1]), *map(str, arguments)]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-REFUSED = """
-for path in sys.argv[2:]:
-    try:
-        {call}
-        print("read", path)
-    except InputError as error:
-        print(error)
-"""
-
-
-def npy_header(descr, shape) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
-def test_npz_bombs(tmp_path):
-    """A member that deflates 1000 to 1, members that overlap, and headers that promise what is not there."""
-    meta = npy_header("<U2", ()) + "{}".encode("utf-32-le")
-    zeros = npy_header("<f4", (150 * MIB,)) + bytes(600 * MIB)
-    with zipfile.ZipFile(tmp_path / "deflated.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-        file.writestr("meta.npy", meta)
-        file.writestr("params/x.npy", zeros)
-    del zeros
-    block = npy_header("<f4", (5 * MIB,)) + bytes(20 * MIB)
-    with zipfile.ZipFile(tmp_path / "overlap.npz", "w") as file:
-        file.writestr("meta.npy", meta)
-        file.writestr("params/x.npy", block)
-        for i in range(200):  # directory entries of one and the same member
-            twin = zipfile.ZipInfo(f"params/x{i}.npy")
-            first = file.getinfo("params/x.npy")
-            twin.header_offset, twin.CRC = first.header_offset, first.CRC
-            twin.file_size = twin.compress_size = first.file_size
-            file.filelist.append(twin)
-    for name, shape in (("huge", (10**15,)), ("large", (10**9,)), ("negative", (-5,))):
-        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as file:
-            file.writestr("meta.npy", meta)
-            file.writestr("params/x.npy", npy_header("<f4", shape) + bytes(100))
-    paths = sorted(tmp_path.glob("*.npz"))
-    lines = small_memory(REFUSED.format(call="train.load_run(path)"), *paths).splitlines()
-    assert len(lines) == len(paths) and not any(line.startswith("read") for line in lines)
-    by_name = {path.stem: line for path, line in zip(paths, lines, strict=True)}
-    assert "at most the file's own size is read" in by_name["deflated"]
-    assert "at most the file's own size is read" in by_name["overlap"]
-
-
 def test_bombs_in_the_readers_files(tmp_path):
     """A pickle's memo index of 4 billion; a table of a billion empty rows; a PNG of zeros."""
     good = test_data_image.python2_pickle(*test_data_image.images(1))
@@ -368,138 +220,6 @@ def test_bombs_in_the_readers_files(tmp_path):
     paths = sorted((tmp_path / "pathfinder").iterdir())
     lines = small_memory(REFUSED.format(call="pathfinder.load(Path(path))"), *paths).splitlines()
     assert len(lines) == len(tables) and all("neither lines of text nor a NumPy table" in line for line in lines)
-
-
-# checkpoints
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """The bytes of a checkpoint, and its meta."""
-    folder = tmp_path_factory.mktemp("hostile")
-    run = start(folder / "run", recall.load(8, 16, rows=(8, 8, 8)))
-    run.save("last.npz")
-    path = folder / "run" / "last.npz"
-    return path.read_bytes(), read_npz(path)
-
-
-def test_damaged_checkpoints(checkpoint):
-    """Refused, or every bit is as it was."""
-    content, arrays = checkpoint
-    outcomes = []
-
-    @bounded
-    @given(damaged(content))
-    def check(data):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "last.npz"
-            path.write_bytes(data)
-            run = read_or_refused(lambda: train.load_run(path), folder, train.Run)
-        outcomes.append(run is None)
-        if run is not None:
-            assert all(run.params[name].tobytes() == arrays[f"params/{name}"].tobytes() for name in run.params)
-
-    check()
-    assert sum(outcomes) > len(outcomes) // 2
-
-
-names = st.sampled_from(["params/head.bias", "params/embed.token", "m/head.bias", "v/x", "x", "../x", "params/../../x"])
-dtypes = st.sampled_from(["<f4", ">f4", "<f2", "<f8", "<i4", "|b1", "<c8", "<U3", "|S4", "<M8[s]", "|V4", "|O"])
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def test_wrong_shapes_dtypes_and_names(checkpoint):
-    content, good = checkpoint
-
-    @bounded
-    @given(names, dtypes, st.lists(st.integers(0, 30), max_size=3))
-    def check(name, dtype, shape):
-        array = np.array([{}], dtype=object) if dtype == "|O" else np.zeros(shape, dtype)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "last.npz"
-            np.savez(path, **good | {name: array})
-            run = read_or_refused(lambda: train.load_run(path), folder, train.Run)
-        fits = name in good and array.shape == good[name].shape and array.dtype == good[name].dtype
-        assert (run is not None) == fits
-
-    check()
-
-
-def test_any_json_as_meta(checkpoint):
-    """One value of the settings, the configuration or the progress is replaced, or the whole text."""
-    _, good = checkpoint
-    meta = json.loads(good["meta"].item())
-    refused = []
-
-    @bounded
-    @given(st.data())
-    def check(data):
-        changed = json.loads(json.dumps(meta))
-        inner, key = changed, data.draw(st.sampled_from(sorted(changed)))
-        while isinstance(inner[key], dict) and inner[key] and data.draw(st.integers(0, 3)):
-            inner, key = inner[key], data.draw(st.sampled_from(sorted(inner[key])))
-        inner[data.draw(st.sampled_from([key, key, key, "new\n\x1b[31m"]))] = data.draw(json_values)
-        text = data.draw(st.sampled_from([json.dumps(changed)] * 9 + ["[" * 10_000, "1" * 10_000, '{"format": 1}']))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "last.npz"
-            np.savez(path, **good | {"meta": np.array(text)})
-            run = read_or_refused(lambda: train.load_run(path), folder, train.Run)
-        refused.append(run is None)
-        if run is not None:
-            describe(run.settings)
-
-    check()
-    assert sum(refused) > len(refused) // 3
-
-
-@pytest.mark.parametrize(
-    "version", [0, FORMAT - 1, FORMAT + 1, FORMAT + 0.5, "two\nlines", None, [1], "9" * 99], ids=str
-)
-def test_other_format_versions(tmp_path, checkpoint, version):
-    """Older, newer, and nonsense: which one it is, which one is read, and what to do."""
-    _, good = checkpoint
-    meta = json.loads(good["meta"].item()) | {"format": version}
-    np.savez(tmp_path / "c.npz", **good | {"meta": np.array(json.dumps(meta))})
-    with pytest.raises(InputError) as error:
-        load_checkpoint(tmp_path / "c.npz")
-    message = str(error.value)
-    assert message.isprintable() and len(message) < 400
-    assert f"has checkpoint format {version!r:.40}, this program reads {FORMAT}; use the version that" in message
-
-
-# the cache
-
-
-def test_damaged_caches_are_made_anew():
-    """The rows are always the reader's."""
-    split = make_split([[1, 2], [3], [4, 5, 6]] * 5, np.arange(15) % 2)
-    with tempfile.TemporaryDirectory() as folder:
-        cached_split([], folder, "v1", lambda: split)
-        (path,) = Path(folder).iterdir()
-        name, content, arrays = path.name, path.read_bytes(), read_npz(path)
-
-    @bounded
-    @given(st.data())
-    def check(data):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            if data.draw(st.booleans()):
-                path.write_bytes(data.draw(damaged(content)))
-            else:
-                key = data.draw(st.sampled_from(["tokens", "offsets", "labels", "documents"]))
-                shape = data.draw(st.lists(st.integers(0, 20), max_size=2))
-                array = np.zeros(shape, data.draw(dtypes.filter("|O".__ne__)))
-                np.savez(path, **arrays | {key: array})
-            with nothing_else(folder):
-                back = cached_split([], folder, "v1", lambda: split)
-        for field in ("offsets", "labels"):
-            np.testing.assert_array_equal(getattr(back, field), getattr(split, field))
-
-    check()
 
 
 def test_messages_show_terminal_codes_escaped():
