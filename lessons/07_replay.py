@@ -188,7 +188,8 @@ for name, found in errors.items():
 #
 # Memory on the left: BPTT's line climbs by a cache a segment. AMRB's stays where it is; what grows is the replay
 # buffer, and only by the memory tokens. In the middle the price: `segment_forward` runs 2 S - 1 times instead of S. A
-# gradient costs about two forward passes, so three units of work become four. On the right it is measured: a third more.
+# gradient costs about two forward passes, so three units of work become four. On the right it is measured: a third
+# more.
 
 # %%
 counts = (2, 4, 8, 16, 32)

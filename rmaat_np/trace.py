@@ -58,6 +58,8 @@ def lines(events) -> list[str]:
     for e in events:
         shape = "" if e["shape"] is None else str(tuple(e["shape"]))
         norm = "" if e["norm"] is None else f"{'gradient' if e['event'] == 'backward' else 'memory'} {e['norm']:.4g}"
+        if e["shape"] is not None and e["shape"][0] == 0:
+            norm = "every sequence ends here"
         sign = {"drop": "-", "release": "-", "backward": ""}.get(e["event"], "+")
         segment = f"{e['segment'] + 1}" + (f" (shard {e['shard'] + 1})" if e["shard"] else "")
         held = [f"{e[name]:,}" for name in ("caches", "buffer")]
