@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from show import show
 
 import rmaat_np as rn
-from rmaat_np import gradcheck, model, replay, segments
+from rmaat_np import gradcheck, model, replay, segments, trace
 
 cfg = rn.Config(
     vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,
@@ -36,68 +36,31 @@ SEED, STEP = 0, 41  # they name the dropout masks of this training step
 # `loss_and_grads` tells an observer of everything that comes and goes. Here is AMRB's step as it tells it, with the
 # bytes that are alive after each event. Read it as a story: a segment's memory tokens are *stored*, the segment runs
 # *forward* and has a cache, and as soon as the next segment's turn comes that cache is *dropped*. At the turning point
-# one cache is left, the last one. On the way back each segment is *replayed* from its stored tokens, gone *backward*
-# through, and dropped for good.
+# one cache is left, the last one. On the way back each segment's memory tokens are *released*, the segment is
+# *replayed* from them, gone *backward* through, and dropped for good.
 
 
 # %%
 def step(cfg, method, params, tokens=tokens):
-    """One training step without the update. -> loss, gradients, statistics, events"""
-    events = []
-    loss, grads, stats = rn.loss_and_grads(
-        params, cfg, tokens, labels, method, seed=SEED, step=STEP, observer=events.append
-    )
-    return loss, grads, stats, events
+    """One training step without the update, with all that an observer was told: loss, grads, stats, events."""
+    return trace.trace_step(params, cfg, tokens, labels, method, SEED, STEP)
 
 
 params = rn.init_params(cfg)
 amrb, bptt = step(cfg, "amrb", params), step(cfg, "bptt", params)
-for event in amrb[3]:
-    held = f"caches {event.caches:9,}  replay buffer {event.buffer:7,} bytes"
-    print(f"segment {event.segment + 1}  {event.kind:8}  {held}")
-cache_bytes = next(event.nbytes for event in amrb[3] if event.kind == "forward")
-stored_bytes = next(event.nbytes for event in amrb[3] if event.kind == "store")
+print(*trace.lines(amrb["events"]), sep="\n")
+cache_bytes = next(event["nbytes"] for event in amrb["events"] if event["event"] == "forward")
+stored_bytes = next(event["nbytes"] for event in amrb["events"] if event["event"] == "store")
 print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stored_bytes:,}")
 
 # %% [markdown]
-# The same events as a picture: segments across, time down. A tall bar is a cache that waits. BPTT's bars reach from
-# each segment's first pass to its gradient; AMRB's are short, and appear twice. The thin lines are the stored tokens.
-
+# The same events as a picture: segments across, time down. A tall blue box is a cache that waits. BPTT's reach from
+# each segment's first pass to its gradient; AMRB's are short and appear twice, and what waits are the hatched bars, the
+# stored memory tokens. Below, what that comes to in bytes. `run_lra.py --trace` draws this for any model and task, and
+# with `--html FILE` writes a page that goes through these events one by one.
 
 # %%
-def draw_lives(axis, events, title):
-    """One bar for each cache and one line for each entry of the buffer, from the event that made it to its end."""
-    made, stored = {}, {}
-    for when, event in enumerate(events):
-        x = event.segment + 1
-        if event.kind in ("forward", "replay"):
-            made[x] = when, event.kind
-        elif event.kind == "store":
-            stored[x] = when
-        elif event.kind == "drop":
-            since, kind = made.pop(x)
-            hatch, color = ("///", "#f5c58a") if kind == "replay" else (None, "#9dbfe0")
-            axis.bar(x, when - since, 0.55, bottom=since, color=color, hatch=hatch, edgecolor="black", linewidth=0.7)
-        elif event.kind == "release":
-            axis.plot([x - 0.38] * 2, [stored[x], when], "o-", color="black", markersize=3, linewidth=1)
-    turn = 1 + max(when for when, event in enumerate(events) if event.kind == "forward")
-    axis.axhline(turn - 0.5, color="0.4", linestyle=":")
-    axis.set(title=title, xlabel="segment", xticks=range(1, cfg.num_segments + 1), ylim=(len(events), -1))
-    axis.yaxis.get_major_locator().set_params(integer=True)
-
-
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 5), layout="constrained")
-draw_lives(axes[0], bptt[3], "BPTT: every cache waits")
-draw_lives(axes[1], amrb[3], "AMRB: caches are made twice")
-axes[0].set_ylabel("event, time goes down")
-key = {
-    "cache from the first pass": pyplot.Rectangle((0, 0), 1, 1, facecolor="#9dbfe0", edgecolor="black"),
-    "cache rebuilt by replay": pyplot.Rectangle((0, 0), 1, 1, facecolor="#f5c58a", edgecolor="black", hatch="///"),
-    "memory tokens in the replay buffer": pyplot.Line2D([], [], color="black", marker="o", markersize=3, linewidth=1),
-    "the loss is known": pyplot.Line2D([], [], color="0.4", linestyle=":"),
-}
-figure.legend(key.values(), key.keys(), loc="outside lower center", ncols=2, frameon=False)
-show(figure, "07_replay_lives")
+show(trace.draw_timeline({"bptt": bptt["events"], "amrb": amrb["events"]}), "07_replay_lives")
 
 # %% [markdown]
 # ## The same gradient, to the last bit
@@ -112,8 +75,8 @@ ragged = tokens * (np.arange(cfg.max_length) < lengths[:, None])
 for name, batch in (("full", tokens), ("ragged", ragged)):
     for dtype in ("float32", "float64"):
         a, b = (step(cfg, method, rn.init_params(cfg, dtype=dtype), batch) for method in ("amrb", "bptt"))
-        equal = a[0] == b[0] and all(np.array_equal(a[1][key], b[1][key]) for key in a[1])
-        print(f"{name:6} {dtype}: loss and all {len(a[1])} gradients equal bit for bit: {equal}")
+        equal = a["loss"] == b["loss"] and all(np.array_equal(a["grads"][key], b["grads"][key]) for key in a["grads"])
+        print(f"{name:6} {dtype}: loss and all {len(a['grads'])} gradients equal bit for bit: {equal}")
         assert equal
 
 # %% [markdown]
@@ -152,7 +115,8 @@ def amrb_by_hand(params, key_of=lambda key: key):
 
 params64 = rn.init_params(cfg, dtype="float64")
 loss, grads = amrb_by_hand(params64)
-package_loss, package_grads, _, _ = step(cfg, "amrb", params64)
+package = step(cfg, "amrb", params64)
+package_loss, package_grads = package["loss"], package["grads"]
 shared = [name for name in package_grads if "attn.rel" not in name]
 print(f"by hand and in the package: loss {loss:.12f} and {package_loss:.12f}")
 assert loss == package_loss and all(np.array_equal(grads[name], package_grads[name]) for name in shared)
@@ -172,7 +136,7 @@ _, wrong = amrb_by_hand(params64, key_of=lambda key: replace(key, step=key.step 
 errors = {"the same masks": [], "fresh masks": []}
 for _ in range(5):
     direction = {name: rng.standard_normal(params64[name].shape) for name in shared}
-    measured = gradcheck.directional_derivative(lambda moved: step(cfg, "bptt", moved)[0], params64, direction)
+    measured = gradcheck.directional_derivative(lambda moved: step(cfg, "bptt", moved)["loss"], params64, direction)
     for name, found in (("the same masks", grads), ("fresh masks", wrong)):
         claimed = sum(float((found[key] * d).sum()) for key, d in direction.items())
         errors[name].append(abs(claimed - measured) / abs(measured))
@@ -201,10 +165,10 @@ for count in counts:
         seconds = []
         for _ in range(3):
             begun = time.process_time()  # of this process alone: other programs do not count
-            _, _, stats, events = step(long_cfg, method, long_params, long_tokens)
+            events = step(long_cfg, method, long_params, long_tokens)["events"]
             seconds.append(time.process_time() - begun)
-        passes = sum(event.kind in ("forward", "replay") for event in events)
-        held = max(event.caches + event.buffer for event in events)
+        passes = sum(event["event"] in ("forward", "replay") for event in events)
+        held = max(event["caches"] + event["buffer"] for event in events)
         bill.append({"bytes": held, "passes": passes, "µs": 1e6 * min(seconds) / long_tokens.size})
 ratios = [a["µs"] / b["µs"] for a, b in zip(bills["amrb"], bills["bptt"], strict=True)]
 print("AMRB's time over BPTT's: " + ", ".join(f"{ratio:.2f}" for ratio in ratios))
@@ -229,11 +193,11 @@ show(figure, "07_replay_bill")
 #   how much. More steps need not average it away, because the loss and its gradient belong to different masks.
 
 # %%
-kinds = [event.kind for event in amrb[3]]
+kinds = [event["event"] for event in amrb["events"]]
 S = cfg.num_segments
 assert [kinds.count(kind) for kind in ("store", "forward", "replay", "backward")] == [S, S, S - 1, S]
-assert [event.segment for event in amrb[3] if event.kind == "backward"] == list(range(S))[::-1]
-assert amrb[2]["peak_cache_bytes"] == cache_bytes and bptt[2]["peak_cache_bytes"] > 4 * cache_bytes
+assert [event["segment"] for event in amrb["events"] if event["event"] == "backward"] == list(range(S))[::-1]
+assert amrb["stats"]["peak_cache_bytes"] == cache_bytes and bptt["stats"]["peak_cache_bytes"] > 4 * cache_bytes
 assert cache_bytes > 50 * stored_bytes
 assert max(errors["the same masks"]) < 1e-6 < 1e-2 < max(errors["fresh masks"])
 assert [bill["passes"] for bill in bills["amrb"]] == [2 * count - 1 for count in counts]
