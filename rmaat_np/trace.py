@@ -168,7 +168,8 @@ def draw_timeline(recordings: dict):
         )
         for a in (axis, below):
             a.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(loc="lower right", fontsize="small")
+    key = {label: mark for axis in axes[0] for mark, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(key.values(), key.keys(), loc="outside lower center", ncols=len(key), frameon=False)
     return figure
 
 
