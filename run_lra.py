@@ -3,10 +3,10 @@
 import argparse
 import json
 import os
-import shlex
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 # One BLAS thread per worker: the batch is split over workers instead. Must stand before NumPy is imported.
@@ -18,9 +18,16 @@ from rmaat_np.data import check, load_dataset  # noqa: E402
 from rmaat_np.errors import InputError, WriteError  # noqa: E402
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line in one line, instead of below a page of usage."""
+
+    def error(self, message):
+        self.exit(2, f"run_lra.py: {message}; --help lists all options\n")
+
+
 def parse_arguments(argv=None) -> argparse.Namespace:
     """The command line; argparse refuses unknown options with exit code 2."""
-    parser = argparse.ArgumentParser(prog="run_lra.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="run_lra.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--task", choices=settings.TASKS, help="default listops")
     parser.add_argument("--preset", help="sizes and schedule, rmaat_np/presets/TASK.toml; default quick")
     parser.add_argument("--model", choices=settings.MODELS, help="default rmaat")
@@ -200,7 +207,7 @@ def command_of(out: Path) -> str:
     words = sys.argv[1:]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words = [*words, "--out", str(out)]
-    return "python run_lra.py " + shlex.join(words)
+    return train.command(*words)
 
 
 def announce(run, arguments) -> None:
@@ -247,12 +254,14 @@ def run_training(run, dataset, arguments) -> None:
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s"
     )
     print(f"{run.folder}/: config.json metrics.jsonl result.json curve.png best.npz last.npz")
-    print(f"evaluate again: python run_lra.py --eval {run.folder}/best.npz")
+    print(f"evaluate again: {train.command('--eval', run.folder / 'best.npz')}")
 
 
 def main(argv=None) -> int:
     """Parse, load, train or evaluate; errors of input end as one line and exit code 2."""
     arguments = parse_arguments(argv)
+    # a number that is not finite is reported with its step, array and segment; NumPy's warning would only repeat it
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
         return dispatch(arguments)
     except (InputError, backend.BackendError, OSError, MemoryError) as error:
@@ -272,7 +281,7 @@ def dispatch(arguments) -> int:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
     if not 0 <= arguments.replay_budget < float("inf"):
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a finite number of MB, at least 0")
-    if arguments.seeds is not None and not arguments.compare:
+    if arguments.seeds is not None and arguments.compare is None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
     if arguments.tf32 and arguments.backend != "cupy":
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
@@ -282,7 +291,7 @@ def dispatch(arguments) -> int:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:
         return run_trace(arguments)
-    if arguments.compare:
+    if arguments.compare is not None:
         return run_comparison(arguments)
     if arguments.eval is not None or arguments.resume is not None:
         run = train.load_run(arguments.eval or arguments.resume)
@@ -316,7 +325,7 @@ def dispatch(arguments) -> int:
             )
         )
         return 0
-    go_on = f"go on with: python run_lra.py --resume {run.folder}"
+    go_on = f"go on with: {train.command('--resume', run.folder)}"
     try:
         run_training(run, dataset, arguments)
     except train.Interrupted as stop:

@@ -135,8 +135,9 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
 
 def unknown_key(key: str, known) -> InputError:
     """The error for a --set key that does not exist, with the keys that come close."""
-    close = difflib.get_close_matches(key, sorted(known), 3) or sorted(known)
-    return InputError(f"--set {key}: unknown; did you mean {', '.join(close)}?")
+    close = difflib.get_close_matches(key, sorted(known), 3)
+    advice = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+    return InputError(f"--set {key}: unknown; {advice}")
 
 
 def parse_assignment(text: str) -> tuple[str, object]:

@@ -4,6 +4,7 @@ The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the val
 """
 
 import json
+import shlex
 import time
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -106,6 +107,11 @@ def write_config(run: Run) -> None:
     write_atomically(run.folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
 
 
+def command(*words) -> str:
+    """A call of run_lra.py as one pastes it into a shell."""
+    return "python run_lra.py " + shlex.join(map(str, words))
+
+
 def checkpoint_path(path) -> Path:
     """A run's folder stands for its last checkpoint."""
     path = Path(path)
@@ -116,6 +122,8 @@ def load_run(path) -> Run:
     """Read a run back from its folder or from one of its checkpoints. Raises: InputError naming the file."""
     path = checkpoint_path(path)
     if path.parent.is_dir() and path.name == "last.npz" and not path.exists():
+        if (path.parent / "table.json").exists():
+            raise InputError(f"{path.parent}: a comparison, not a run; the --compare command that began it goes on")
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, meta = load_checkpoint(path)
     try:
@@ -244,7 +252,7 @@ def diverged(run: Run, row: dict, compute, detect_anomaly: bool) -> Diverged:
         saved = f"the state before this step is in {path}"
     except InputError as error:
         saved = f"the state before this step is lost ({error})"
-    operation = "" if detect_anomaly else f"; python run_lra.py --resume {path} --detect-anomaly names the operation"
+    operation = "" if detect_anomaly else f"; {command('--resume', path, '--detect-anomaly')} names the operation"
     if (name := first_not_finite(run.params)) is not None:
         first, operation = f"parameter {name}, after the update before", ""
     elif (anomaly := find_anomaly(compute)) is None:

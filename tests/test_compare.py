@@ -131,6 +131,11 @@ def test_a_folder_with_other_settings_is_refused(compared, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
+def test_a_comparison_is_not_resumed_as_a_run(compared, capsys):
+    assert run_lra.main(["--resume", str(compared)]) == 2
+    assert "a comparison, not a run" in capsys.readouterr().err
+
+
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "result.json").write_text('{"test_acc')
     with pytest.raises(InputError, match="result.json: is not readable; remove"):
