@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -314,6 +315,8 @@ def dispatch(arguments) -> int:
     announce(run, arguments)
     if arguments.eval is not None:
         scores = train.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
+        if not math.isfinite(scores["loss"]):
+            raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
         print(
             json.dumps(
                 {

@@ -60,8 +60,11 @@ def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
 def read_npz(path) -> dict:
     """The arrays of an .npz as `np.savez` writes it, every checksum verified: memory is bounded by the file's size.
 
-    Raises: InputError for compressed or overlapping members (decompression bombs); one of DAMAGED for damaged files.
+    Raises: InputError for pipes and devices, and for compressed or overlapping members (decompression bombs); one of
+        DAMAGED for damaged files.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path}: no regular file; name a .npz file that this program wrote")  # a pipe would never end
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         members, size = archive.infolist(), os.fstat(file.fileno()).st_size
         unpacked = sum(member.file_size for member in members)

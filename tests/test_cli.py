@@ -375,8 +375,16 @@ def test_truncated_checkpoints(call, run, mode, size):
 def test_files_that_are_no_checkpoints(call, run, mode):
     np.savez("foreign.npz", x=np.ones(3))
     np.save("array.npy", np.ones(3))
-    for path in ("foreign.npz", "array.npy", run / "metrics.jsonl", run / "config.json"):
+    os.mkfifo("pipe.npz")
+    for path in ("foreign.npz", "array.npy", "pipe.npz", run / "metrics.jsonl", run / "config.json"):
         assert_refused(call(mode, path), path)
+
+
+def test_evaluation_of_parameters_that_are_not_finite(call, run):
+    arrays = dict(np.load(run / "best.npz"))
+    np.savez(run / "best.npz", **arrays | {"params/embed.token": np.nan * arrays["params/embed.token"]})
+    code, out, err = call("--eval", run / "best.npz")
+    assert (code, out) == (2, "") and "best.npz: test loss is nan; use an earlier checkpoint" in err.splitlines()[-1]
 
 
 def test_folder_that_another_process_trains_in(run, start_process):
