@@ -19,6 +19,7 @@ from .train import first_params
 
 ROWS = 4  # of a traced batch, if they fit into one shard
 PAGE_LIMIT = 2_000_000  # bytes: a page that a phone opens at once
+TIMELINE_SIZE = (11, 8)  # inches
 AS_TEXT = ("listops", "text", "retrieval", "recall")  # tasks whose tokens can be read; the others' are grey values
 BEGIN = {"cache": ("forward", "replay"), "memory": ("store",)}
 END = {"cache": ("drop",), "memory": ("release",)}
@@ -140,22 +141,16 @@ def spans(events, what: str) -> list[tuple[int, int, int]]:
     return found
 
 
-def draw_timeline(recordings: dict):
+def draw_timeline(figure, recordings: dict) -> None:
     """Segments across, events down, what is alive when; below, the bytes held, all on the same scales.
 
-    recordings: events by method, as from `record`; of each the first shard is drawn
-    -> a matplotlib figure
-    Raises: InputError without matplotlib.
+    figure: an empty matplotlib figure, TIMELINE_SIZE inches; recordings: events by method, as from `record`; of each
+    the first shard is drawn
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(f"matplotlib cannot be imported ({error}); pip install matplotlib") from None
     shards = {method: first_shard(events) for method, events in recordings.items()}
     longest = max(map(len, shards.values()))
     most = max(e["caches"] + e["buffer"] for events in shards.values() for e in events)
     unit, size = ("MB", 1e6) if most >= 1e6 else ("kB", 1e3)
-    figure = Figure(figsize=(5.5 * len(shards), 8), layout="constrained")
     axes = figure.subplots(2, len(shards), squeeze=False, height_ratios=(3, 1))
     for (method, events), axis, below in zip(shards.items(), *axes, strict=True):
         _draw_alive(axis, events)
@@ -170,7 +165,6 @@ def draw_timeline(recordings: dict):
             a.spines[["top", "right"]].set_visible(False)
     key = {label: mark for axis in axes[0] for mark, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(key.values(), key.keys(), loc="outside lower center", ncols=len(key), frameon=False)
-    return figure
 
 
 def _draw_alive(axis, events):
@@ -291,5 +285,10 @@ def write_page(path, page: dict) -> int:
 
 def write_timeline(path, recordings: dict) -> None:
     """Draw the timeline into a PNG file. Raises: InputError without matplotlib, or if it cannot be written."""
-    figure = draw_timeline(recordings)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(f"matplotlib cannot be imported ({error}); pip install matplotlib") from None
+    figure = Figure(figsize=TIMELINE_SIZE, layout="constrained")
+    draw_timeline(figure, recordings)
     write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=120))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import find_browser, open_browser
+from matplotlib.figure import Figure
 from test_cli import TINY, assert_refused, call  # noqa: F401, a fixture
 
 import run_lra
@@ -128,7 +129,9 @@ def test_timeline_spans(batch):
     assert trace.spans(recordings["bptt"], "memory") == []
     assert trace.spans(recordings["amrb"], "memory") == [(2, 6, 8), (1, 3, 11), (0, 0, 15)]
     assert trace.spans(recordings["amrb"], "cache")[:2] == [(0, 1, 2), (1, 4, 5)]
-    titles = [axis.get_title() for axis in trace.draw_timeline(recordings).axes]
+    figure = Figure(layout="constrained")
+    trace.draw_timeline(figure, recordings)
+    titles = [axis.get_title() for axis in figure.axes]
     assert titles[:2] == ["BPTT", "AMRB"]
 
 
