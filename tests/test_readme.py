@@ -11,11 +11,24 @@ ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "lessons" / "results").glob("*.json"))
 
 
+def curriculum(stages):
+    """The Markdown of runs that continue each other: their commands, and what each reached."""
+    lines = ["| tokens | steps | seconds | validation accuracy | test accuracy | last step |", "|---|---|---|---|---|---|"]
+    for stage in stages:
+        result = stage["result"]
+        shares = [f"{100 * result[name]:.1f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]
+        cells = [stage["tokens"], f"{result['steps']:,}", f"{result['seconds']:,.0f}", *shares]
+        lines.append("| " + " | ".join(cells) + " |")
+    return ["\n".join(stage["command"] for stage in stages), "\n".join(lines)]
+
+
 def tables(path):
-    """The Markdown that a results file stands for: of a benchmark, of long sequences, or of a comparison."""
+    """The Markdown that a results file stands for: of a benchmark, long sequences, a comparison, or a curriculum."""
     found = json.loads(path.read_text())
     if isinstance(found, list):
         return [compare_table.caption(found), compare_table.markdown_table(found)]
+    if "stages" in found:
+        return curriculum(found["stages"])
     if found["rows"][0]["config"].startswith("long:"):
         return [benchmark.long_table(found["rows"])]
     return [benchmark.speed_table(found["rows"]), benchmark.target_table(benchmark.check_targets(found["rows"]))]
