@@ -8,7 +8,11 @@ import signal
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the modules are imported just ends the process
 
 # One BLAS thread per worker: the batch is split over workers instead. Must stand before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -30,7 +34,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     """The command line; argparse refuses unknown options with exit code 2."""
     parser = Parser(prog="run_lra.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--task", choices=settings.TASKS, help="default listops")
-    parser.add_argument("--preset", help="sizes and schedule, rmaat_np/presets/TASK.toml; default quick")
+    parser.add_argument("--preset", type=word, help="sizes and schedule, rmaat_np/presets/TASK.toml; default quick")
     parser.add_argument("--model", choices=settings.MODELS, help="default rmaat")
     parser.add_argument(
         "--backend", choices=("numpy", "cupy"), default="numpy", help="where arrays live and are computed on"
@@ -42,14 +46,14 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="rows per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where the task's files are; default data")
-    parser.add_argument("--cache-dir", type=Path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
+    parser.add_argument("--data-dir", type=path, default=Path("data"), help="where the task's files are; default data")
+    parser.add_argument("--cache-dir", type=path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--out", type=Path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
+    which.add_argument("--out", type=path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
     which.add_argument(
-        "--resume", type=Path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
+        "--resume", type=path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
     )
-    which.add_argument("--eval", type=Path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
     which.add_argument(
         "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
     )
@@ -59,7 +63,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         help="only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="with --trace: a page to step through, instead of the picture"
+        "--html", type=path, metavar="FILE", help="with --trace: a page to step through, instead of the picture"
     )
     parser.add_argument(
         "--compare",
@@ -86,6 +90,18 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         help="any field of the model, training or data; repeatable",
     )
     return parser.parse_args(argv)
+
+
+def word(text: str) -> str:
+    """The type of options that must not be empty, as a shell makes them of a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name one, or leave the option out")
+    return text
+
+
+def path(text: str) -> Path:
+    """The type of options that name a file or folder."""
+    return Path(word(text))
 
 
 def default_workers() -> int:
@@ -143,9 +159,9 @@ def check_data(chosen: settings.Settings, arguments) -> int:
 
 def run_comparison(arguments) -> int:
     """Train what --compare names, each with --seeds seeds, into one folder with a table."""
-    for name in ("model", "resume", "eval", "check_data"):
+    for name in ("model", "resume", "eval", "check_data", "detect_anomaly"):
         if getattr(arguments, name):
-            raise InputError(f"--compare goes without --{name.replace('_', '-')}; it names its models itself")
+            raise InputError(f"--compare goes without --{name.replace('_', '-')}; leave it out")
     task, preset = arguments.task or "listops", arguments.preset or "quick"
     out = arguments.out or Path("runs") / f"compare-{task}-{time.strftime('%Y%m%d-%H%M%S')}"
     jobs = compare.make_jobs(
@@ -211,16 +227,24 @@ def command_of(out: Path) -> str:
     return train.command(*words)
 
 
+def same_place(arguments) -> list[str]:
+    """The options that a run needs again to go on as it began, beside those that its checkpoint holds."""
+    words = ["--workers", str(arguments.workers)]
+    for name, default in (("data_dir", Path("data")), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
+        if getattr(arguments, name) != default:
+            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    return words + ["--tf32"] * arguments.tf32
+
+
 def announce(run, arguments) -> None:
     """What is going to be computed, and where; on stderr with --eval, whose stdout is JSON."""
     output = sys.stderr if arguments.eval is not None else sys.stdout
-    print(settings.describe(run.settings), file=output)
-    print(
+    train.tell(
+        settings.describe(run.settings) + "\n"
         f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}"
         f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
         f"{arguments.workers} workers, {run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
-        file=output,
-        flush=True,
+        report=partial(print, file=output),
     )
 
 
@@ -249,13 +273,14 @@ def run_training(run, dataset, arguments) -> None:
             detect_anomaly=arguments.detect_anomaly,
             bar=bar,
         )
-    print(
+    folder = run.folder
+    train.tell(
         f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
-        f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s"
+        f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
+        f"{folder}/: config.json metrics.jsonl result.json curve.png best.npz last.npz\n"
+        f"evaluate again: {train.command('--eval', folder / 'best.npz', *same_place(arguments)[2:])}"
     )
-    print(f"{run.folder}/: config.json metrics.jsonl result.json curve.png best.npz last.npz")
-    print(f"evaluate again: {train.command('--eval', run.folder / 'best.npz')}")
 
 
 def main(argv=None) -> int:
@@ -280,8 +305,8 @@ def dispatch(arguments) -> int:
     """Evaluate, resume, or start."""
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
-    if not 0 <= arguments.replay_budget < float("inf"):
-        raise InputError(f"--replay-budget {arguments.replay_budget}: must be a finite number of MB, at least 0")
+    if not 0 <= arguments.replay_budget <= 1e9:
+        raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MB, from 0 to 1e9")
     if arguments.seeds is not None and arguments.compare is None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
     if arguments.tf32 and arguments.backend != "cupy":
@@ -328,13 +353,15 @@ def dispatch(arguments) -> int:
             )
         )
         return 0
-    go_on = f"go on with: {train.command('--resume', run.folder)}"
+    go_on = f"go on with: {train.command('--resume', run.folder, *same_place(arguments))}"
     try:
         run_training(run, dataset, arguments)
     except train.Interrupted as stop:
         print(f"stopped after step {run.progress.step}, saved; {go_on}", file=sys.stderr)
         return exit_code(stop)
     except KeyboardInterrupt as stop:
+        if not (run.folder / "last.npz").exists():
+            go_on = "there is none yet; start again with the same command"
         print(f"stopped at once, back to the last checkpoint; {go_on}", file=sys.stderr)
         return exit_code(stop)
     except WriteError as error:
@@ -353,5 +380,7 @@ def stop_at_once(number, frame):
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, stop_at_once)
     sys.exit(main())

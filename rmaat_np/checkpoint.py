@@ -112,7 +112,7 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
         version = meta["format"]
     except (KeyError, ValueError, TypeError, RecursionError):
         raise InputError(f"{path}: holds no checkpoint of this program; name a .npz file that a run wrote") from None
-    if version != FORMAT:
+    if version != FORMAT or isinstance(version, bool):
         raise InputError(
             f"{path}: has checkpoint format {version!r:.40}, this program reads {FORMAT}; use the version that wrote it"
         )
@@ -126,11 +126,14 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
     return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta
 
 
-def check_checkpoint(path, params: dict, state: dict, cfg) -> None:
-    """Refuse a checkpoint whose arrays do not fit its configuration. Raises: InputError naming file and parameter."""
-    check_params(params, cfg, str(path))
-    for moment, values in state.items():
-        check_params(values, cfg, f"{path} ({moment})")
+def check_checkpoint(path, params: dict, state: dict, cfg, dtype: str) -> None:
+    """Refuse arrays that do not fit the configuration or the dtype. Raises: InputError naming file and parameter."""
+    for group, arrays in {"": params, **state}.items():
+        where = f"{path} ({group})" if group else str(path)
+        check_params(arrays, cfg, where)
+        for name, array in arrays.items():
+            if array.dtype != dtype:
+                raise InputError(f"{where}: {name} is {array.dtype}, the run {dtype}; use another one of the run")
 
 
 def _to_device(arrays):

@@ -22,6 +22,8 @@ from .errors import InputError
 from .folder import make_folder, only_process, stop_requests
 from .train import Diverged, Interrupted, load_run, new_run, train
 
+RESULT = {"test_accuracy", "seed", "steps", "parameters", "majority_share", "seconds_per_step", "tokens_per_second"}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -40,15 +42,27 @@ class Job:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
         path = self.folder / "result.json"
         result = read_json(path) if path.exists() else {}
-        return result if "peak_memory_bytes" in result else None  # which is added last
+        if "peak_memory_bytes" not in result:  # which is added last
+            return None
+        if not result.keys() >= RESULT or not isinstance(result["test_accuracy"], (int, float)):
+            raise unreadable(path)
+        return result
 
 
 def read_json(path: Path) -> dict:
     """A file of a run. Raises: InputError naming it."""
     try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise InputError(f"{path}: is not readable; remove {path.parent}, and that run is done again") from None
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        raise unreadable(path) from None
+    if not isinstance(content, dict):
+        raise unreadable(path)
+    return content
+
+
+def unreadable(path: Path) -> InputError:
+    """The error for a damaged file of a compared run."""
+    return InputError(f"{path}: is not readable; remove {path.parent}, and that run is done again")
 
 
 def parse_variants(text: str) -> list[tuple[str, str, dict]]:

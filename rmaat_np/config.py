@@ -104,3 +104,5 @@ def check_field(name: str, value, kind: type) -> None:
     if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
         raise InputError(f"{name} is {value!r}, but it must be {wanted}")
+    if kind is int and abs(value) >= 2**62:
+        raise InputError(f"{name} is {value}, but it must be a number that an array can have")

@@ -25,7 +25,7 @@ def make_folder(folder: Path) -> None:
 def only_process(folder: Path):
     """Hold the run's folder; the lock ends with the process. Raises: InputError if another process trains in it."""
     try:
-        file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below)
+        file = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666))  # both ways: a pipe is no trap
     except OSError as error:
         raise write_error(folder / ".lock", error) from None
     with file:
@@ -65,11 +65,17 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def trim_metrics(path: Path, step: int) -> None:
-    """Drop the lines of later steps, and what a kill cut off: they are computed again, and come out the same."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    kept = [line for line in lines if _step_of(line) <= step]
-    write_atomically(path, lambda file: file.write(b"".join(line + b"\n" for line in kept)))
+def trim_metrics(path: Path, step: int) -> int:
+    """Drop the lines of later steps, and what a kill cut off: they are computed again, and come out the same.
+
+    -> how many of the steps before have a line with a loss. Raises: InputError if the path is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: no regular file; remove it")
+    rows = [(line, _row(line)) for line in (path.read_bytes().splitlines() if path.exists() else [])]
+    kept = [(line, row) for line, row in rows if row is not None and row["step"] <= step]
+    write_atomically(path, lambda file: file.write(b"".join(line + b"\n" for line, _ in kept)))
+    return len({row["step"] for _, row in kept if "loss" in row})
 
 
 def append_metrics(path: Path, row: dict, sync: bool = False) -> None:
@@ -92,8 +98,11 @@ def append_metrics(path: Path, row: dict, sync: bool = False) -> None:
         raise write_error(path, error) from None
 
 
-def _step_of(line: bytes):
+def _row(line: bytes) -> dict | None:
+    """A line of metrics, or None if it is damaged: a step, and numbers."""
     try:
-        return 0 + json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return float("inf")
+        row = json.loads(line)
+        numbers = [value for value in row.values() if type(value) in (int, float)]
+        return row if type(row["step"]) is int and len(numbers) == len(row) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -4,8 +4,11 @@ The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the val
 """
 
 import json
+import os
 import shlex
+import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -55,8 +58,12 @@ class Progress:
     def __post_init__(self):
         for f in fields(self):
             check_field(f.name, getattr(self, f.name), f.type)
-        if not 0 <= max(self.validated, self.best_step) <= self.step:
+        if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
             raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
+        if not (0 <= self.seconds < float("inf") and -1 <= self.best_accuracy <= 1):
+            raise InputError(f"seconds {self.seconds}, best_accuracy {self.best_accuracy}: out of range")
+        if self.tokens < 0 or self.peak_cache_bytes < 0:
+            raise InputError(f"tokens {self.tokens}, peak_cache_bytes {self.peak_cache_bytes}: out of range")
 
 
 @dataclass
@@ -79,8 +86,7 @@ class Run:
 def new_run(folder, settings: Settings, dataset: Dataset) -> Run:
     """Start a run in a new folder. Raises: InputError if the folder already holds a run."""
     folder = Path(folder)
-    if (folder / "last.npz").exists():
-        raise _holds_a_run(folder)
+    refuse_to_overwrite(folder)
     cfg = settings.config(dataset)
     params = first_params(cfg, settings.train)
     make_folder(folder)
@@ -97,8 +103,13 @@ def first_params(cfg: Config, settings: TrainConfig) -> dict:
     return {name: array.astype(settings.dtype) for name, array in params.items()}
 
 
-def _holds_a_run(folder: Path) -> InputError:
-    return InputError(f"{folder}: already holds a run; go on with --resume {folder}, or choose another --out")
+def refuse_to_overwrite(folder: Path) -> None:
+    """Raises: InputError if the folder holds a checkpoint of a run, or a comparison."""
+    if (folder / "table.json").exists():
+        raise InputError(f"{folder}: holds a comparison; choose another --out")
+    for name, resume in {"last.npz": folder, "best.npz": folder / "best.npz"}.items():
+        if (folder / name).exists():
+            raise InputError(f"{folder}: already holds a run; go on with --resume {resume}, or choose another --out")
 
 
 def write_config(run: Run) -> None:
@@ -124,6 +135,8 @@ def load_run(path) -> Run:
     if path.parent.is_dir() and path.name == "last.npz" and not path.exists():
         if (path.parent / "table.json").exists():
             raise InputError(f"{path.parent}: a comparison, not a run; the --compare command that began it goes on")
+        if (path.parent / "best.npz").exists():
+            raise InputError(f"{path}: no such checkpoint; go on with --resume {path.parent / 'best.npz'}")
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, meta = load_checkpoint(path)
     try:
@@ -133,7 +146,9 @@ def load_run(path) -> Run:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
-    check_checkpoint(path, params, state, cfg)
+    check_checkpoint(path, params, state, cfg, settings.train.dtype)
+    if progress.step > settings.train.steps:
+        raise InputError(f"{path}: is of step {progress.step} of {settings.train.steps}; use another one of the run")
     if not settings.fields.items() <= asdict(cfg).items():
         raise InputError(f"{path}: its settings and its config differ; use another checkpoint of the run")
     return Run(path.parent, settings, cfg, params, state, progress)
@@ -183,13 +198,16 @@ def begin(run: Run) -> None:
     last, best = run.folder / "last.npz", run.folder / "best.npz"
     if run.progress.step == 0:
         if last.exists() and load_run(last).progress.step > 0:  # another process came first
-            raise _holds_a_run(run.folder)
+            refuse_to_overwrite(run.folder)
         run.save("last.npz")  # from here on there is something to go on with
     elif run.progress.best_step == run.progress.step:
         run.save("best.npz")  # a kill may have come between last.npz and best.npz
     elif run.progress.best_step and not best.exists():
         raise InputError(f"{best}: is missing; put it back, or start a new run")
-    trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
+    metrics = run.folder / "metrics.jsonl"
+    lost = run.progress.step - trim_metrics(metrics, run.progress.step)
+    if lost:
+        print(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them", file=sys.stderr)
     write_config(run)
 
 
@@ -201,7 +219,7 @@ def train_steps(run: Run, dataset: Dataset, options: tuple, stop, bar) -> None:
     while True:
         due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
         if due and progress.validated < progress.step:
-            validate(run, dataset, options[0], stop, print if bar is None else bar.write)
+            validate(run, dataset, options[0], stop, partial(tell, report=print if bar is None else bar.write))
         if stop:
             raise Interrupted(stop[0])
         if progress.step == settings.steps:
@@ -265,6 +283,16 @@ def diverged(run: Run, row: dict, compute, detect_anomaly: bool) -> Diverged:
         f"step {row['step']}: loss {row['loss']}, gradient norm {row['grad_norm']}; the first that is not finite: "
         f"{first}{operation}; {saved}; start again with a lower --lr or clip_norm"
     )
+
+
+def tell(line: str, report=print) -> None:
+    """Print a line. A pipe that was closed, or a full disk behind stdout, must not end a run: then nobody is told."""
+    try:
+        report(line)
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:

@@ -145,7 +145,7 @@ def test_command_names_the_operation(tmp_path, monkeypatch, capsys):
     for message in (at_once, capsys.readouterr().err):
         assert message.startswith("run_lra.py: step 2: loss nan") and message.count("\n") == 1
         assert "the operation: attention.py:" in message and "@ split_heads(v, num_heads)" in message
-    assert run_lra.main(["--eval", "run/diverged.npz", "--workers", "1"]) == 0
+    assert run_lra.main(["--eval", "run/diverged.npz", "--workers", "1"]) == 2
 
 
 def test_norm_is_the_only_thing_that_overflows(tmp_path, data, monkeypatch):

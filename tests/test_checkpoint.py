@@ -80,7 +80,7 @@ def test_round_trip_is_bit_for_bit(tmp_path, dtype):
     assert same(params, back) and state.keys() == back_state.keys()
     assert all(same(state[moment], back_state[moment]) for moment in state)
     assert meta == META | {"format": FORMAT}
-    check_checkpoint(tmp_path / "c.npz", back, back_state, CFG)
+    check_checkpoint(tmp_path / "c.npz", back, back_state, CFG, dtype)
 
 
 def test_saving_changes_nothing(tmp_path):
@@ -134,7 +134,7 @@ def test_flipped_bytes_are_found_or_harmless(saved):
         saved.write_bytes(damaged)
         try:
             params, state, meta = load_checkpoint(saved)
-            check_checkpoint(saved, params, state, CFG)
+            check_checkpoint(saved, params, state, CFG, "float32")
         except InputError as error:
             assert str(saved) in str(error) and "\n" not in str(error)
             refused += 1
@@ -235,7 +235,18 @@ def test_pickles_are_never_loaded(tmp_path):
 
 def checked(path):
     params, state, _ = load_checkpoint(path)
-    check_checkpoint(path, params, state, CFG)
+    check_checkpoint(path, params, state, CFG, "float32")
+
+
+@pytest.mark.parametrize("group", ["params", "m", "v"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", ">f4"])
+def test_arrays_of_another_type(tmp_path, group, dtype):
+    params, state = contents()
+    target = {"params": params, **state}[group]
+    target["memory.init"] = target["memory.init"].astype(dtype)
+    save_checkpoint(tmp_path / "c.npz", params, state, META)
+    with pytest.raises(InputError, match=r"c\.npz.*: memory\.init is .*, the run float32; use another one of the run"):
+        checked(tmp_path / "c.npz")
 
 
 @pytest.mark.parametrize("group", ["params", "m", "v"])

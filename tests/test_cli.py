@@ -99,6 +99,47 @@ def test_commands_can_be_pasted_into_a_shell(call):
     assert code == 0
 
 
+def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt(signal.SIGINT)
+
+    monkeypatch.setattr(train, "train_step", stop)
+    where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0"]
+    code, _, err = call(*TINY, "--out", "run", *where)
+    words = shlex.split(err.partition("go on with: ")[2])
+    assert code == 130 and words[2:] == ["--resume", "run", "--workers", "1", *where]
+
+
+@pytest.mark.parametrize("device", ["pipe", "/dev/full"])
+def test_nobody_listens(finished, device):
+    """A dead `tee` or a full disk behind stdout: the run goes on to its end, and says nothing more."""
+    options = [*TINY, "--out", "run", "--set", "eval_every=1"]
+    reader, writer = os.pipe() if device == "pipe" else (None, os.open(device, os.O_WRONLY))
+    if reader is not None:
+        os.close(reader)
+    command = [sys.executable, str(SCRIPT), *options]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert result_of("run")["steps"] == 6
+
+
+def test_metrics_that_are_lost(call, finished, run):
+    (run / "metrics.jsonl").unlink()
+    code, _, err = call("--resume", run)
+    assert (
+        code == 0
+        and err == f"{run / 'metrics.jsonl'}: the lines of 6 steps are missing or damaged; going on without them\n"
+    )
+
+
+def test_best_checkpoint_alone(call, run):
+    """Neither overwritten nor passed over in the advice."""
+    (run / "last.npz").unlink()
+    assert_refused(call("--resume", run), "last.npz: no such checkpoint", f"--resume {run / 'best.npz'}")
+    assert_refused(call(*TINY, "--out", run), "already holds a run", f"--resume {run / 'best.npz'}")
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains(call, model):
     code, _, err = call(*TINY, "--out", "run", "--model", model, "--steps", 2)
@@ -195,7 +236,7 @@ def test_interrupted_process_goes_on_bit_for_bit(start_process):
     assert process.returncode == 130
     step = train.load_run("run").progress.step
     assert 20 <= step < 200
-    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run\n"
+    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
 
     for going_on in (start_process("--resume", "run", "--workers", 1), whole):
         _, err = going_on.communicate(timeout=60)
@@ -242,7 +283,9 @@ def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, numbe
         patch.setattr(train, "train_step", stop_twice)
         code, _, err = call(*TINY, "--out", "run")
     assert code == 128 + number
-    assert err == "stopped at once, back to the last checkpoint; go on with: python run_lra.py --resume run\n"
+    assert (
+        err == "stopped at once, back to the last checkpoint; go on with: python run_lra.py --resume run --workers 1\n"
+    )
     assert call("--resume", "run")[0] == 0 and result_of("run")["steps"] == 6
 
 
@@ -253,7 +296,7 @@ def test_sigterm_ends_the_process_with_its_state_saved(start_process):
     _, err = process.communicate(timeout=30)
     step = train.load_run("run").progress.step
     assert process.returncode == 143 and 3 <= step < 5000
-    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run\n"
+    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
 
 
 # resuming with options that contradict the run
@@ -303,9 +346,11 @@ def test_agreeing_options_are_accepted(call, run):
         (("--lr", 0), ("lr", "above 0")),
         (("--preset", "huge"), ("--preset huge", "quick")),
         (("--workers", 0), ("--workers 0", "at least 1")),
-        (("--replay-budget", -1), ("--replay-budget -1", "at least 0")),
+        (("--replay-budget", -1), ("--replay-budget -1", "from 0 to")),
         (("--replay-budget", "nan"), ("--replay-budget nan",)),
         (("--replay-budget", "inf"), ("--replay-budget inf",)),
+        (("--replay-budget", "1e308"), ("--replay-budget 1e+308",)),
+        (("--set", f"segment_length={10**22}"), ("segment_length", "that an array can have")),
         (("--set", "d_model=1000000000000"), ("allocate",)),
     ],
     ids=str,
@@ -329,6 +374,9 @@ def test_wrong_options(call, options, fragments):
         (("--resume", "a", "--eval", "b"), ("--eval", "--resume", "not allowed with")),
         (("--eval", "a", "--out", "b"), ("--out", "--eval", "not allowed with")),
         (("--compare", ""), ("--compare", "is not MODEL")),
+        (("--compare", "rmaat", "--detect-anomaly"), ("--compare", "--detect-anomaly")),
+        (("--out", ""), ("--out", "is empty")),
+        (("--preset", ""), ("--preset", "is empty")),
     ],
     ids=str,
 )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -134,12 +135,21 @@ def test_a_folder_with_other_settings_is_refused(compared, capsys):
 def test_a_comparison_is_not_resumed_as_a_run(compared, capsys):
     assert run_lra.main(["--resume", str(compared)]) == 2
     assert "a comparison, not a run" in capsys.readouterr().err
+    assert run_lra.main([*TINY, "--out", str(compared)]) == 2
+    assert "holds a comparison" in capsys.readouterr().err
 
 
-def test_a_damaged_result_is_named(tmp_path):
-    (tmp_path / "result.json").write_text('{"test_acc')
+@pytest.mark.parametrize(
+    "text", ['{"test_acc', "5", "null", "[" * 100_000, '{"peak_memory_bytes": 1}'], ids=lambda t: t[:20]
+)
+def test_a_damaged_result_is_named(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    (job,) = compare.make_jobs(
+        tmp_path, "recall", "quick", "rmaat", 1, {}, data_dir=tmp_path, cache_dir=None, backend="numpy",
+        replay_budget=0, tf32=False,
+    )  # fmt: skip
     with pytest.raises(InputError, match="result.json: is not readable; remove"):
-        compare.read_json(tmp_path / "result.json")
+        replace(job, folder=tmp_path).result()
 
 
 def test_table_of_rows():

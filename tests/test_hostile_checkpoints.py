@@ -105,7 +105,7 @@ def test_any_json_as_meta(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "version", [0, FORMAT - 1, FORMAT + 1, FORMAT + 0.5, "two\nlines", None, [1], "9" * 99], ids=str
+    "version", [0, FORMAT - 1, FORMAT + 1, FORMAT + 0.5, "two\nlines", None, True, [1], "9" * 99], ids=str
 )
 def test_other_format_versions(tmp_path, checkpoint, version):
     """Older, newer, and nonsense: which one it is, which one is read, and what to do."""

@@ -13,7 +13,8 @@ RESULTS = sorted((ROOT / "lessons" / "results").glob("*.json"))
 
 def curriculum(stages):
     """The Markdown of runs that continue each other: their commands, and what each reached."""
-    lines = ["| tokens | steps | seconds | validation accuracy | test accuracy | last step |", "|---|---|---|---|---|---|"]
+    columns = ("tokens", "steps", "seconds", "validation accuracy", "test accuracy", "last step")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for stage in stages:
         result = stage["result"]
         shares = [f"{100 * result[name]:.1f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]

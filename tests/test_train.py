@@ -249,6 +249,20 @@ def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
     assert_equal_runs(folder, whole)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seconds": float("nan")}, {"seconds": -1.0}, {"tokens": -5}, {"best_accuracy": float("inf")}, {"best_step": -1}]
+    + [{"step": STEPS + 1}, {"step": 2.5}, {"peak_cache_bytes": -1}],
+    ids=str,
+)
+def test_progress_that_cannot_be(tmp_path, whole, wrong):
+    run = train.load_run(whole)
+    meta = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "progress": asdict(run.progress) | wrong}
+    save_checkpoint(tmp_path / "last.npz", run.params, run.state, meta)
+    with pytest.raises(InputError, match="last.npz: "):
+        train.load_run(tmp_path)
+
+
 def test_best_checkpoint_of_another_step(tmp_path, data, monkeypatch):
     folder = tmp_path / "run"
     train.train(start(folder, data, eval_every=4), data)

@@ -17,7 +17,7 @@ from rmaat_np import curve, train
 from rmaat_np.data.cache import cached_split
 from rmaat_np.data.dataset import make_split
 from rmaat_np.errors import WriteError
-from rmaat_np.folder import FILES
+from rmaat_np.folder import FILES, append_metrics
 
 
 def refused(folder, data) -> str:
@@ -128,6 +128,16 @@ def test_line_of_metrics_that_meets_a_full_device(tmp_path, data, whole, monkeyp
     assert_equal_runs(folder, whole)
 
 
+def test_half_a_line_of_metrics_is_taken_back(tmp_path):
+    """A disk with room for some of a line's bytes."""
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, {"step": 1, "loss": 2.5})
+    whole_line = path.read_bytes()
+    with disk_full_after(len(whole_line) + 7), pytest.raises(WriteError, match="metrics.jsonl: cannot be written"):
+        append_metrics(path, {"step": 2, "loss": 2.25})
+    assert path.read_bytes() == whole_line
+
+
 @pytest.mark.parametrize("step", [3, 5, 7, 12])
 def test_folder_that_vanishes_and_comes_back(tmp_path, data, whole, monkeypatch, step):
     folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
@@ -228,5 +238,8 @@ def test_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         assert run_lra.main(["--task", "recall", "--workers", "1", "--out", str(folder), *settings]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"run_lra.py: {folder}/metrics.jsonl: cannot be written (File too large); free space")
-    assert error.endswith(f"; then go on with: python run_lra.py --resume {folder}\n") and error.count("\n") == 1
+    assert (
+        error.endswith(f"; then go on with: python run_lra.py --resume {folder} --workers 1\n")
+        and error.count("\n") == 1
+    )
     assert run_lra.main(["--resume", str(folder), "--workers", "1"]) == 0

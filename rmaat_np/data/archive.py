@@ -31,7 +31,8 @@ def locate(data_dir, tops: tuple[str, ...], remedy: str) -> Path:
     for top in tops:
         if (path / top).is_dir():
             return path / top
-    archives = [archive for archive in sorted(path.glob("*.tar.gz")) if _first_folder(archive) in tops]
+    files = [archive for archive in sorted(path.glob("*.tar.gz")) if archive.is_file()]  # a pipe would never end
+    archives = [archive for archive in files if _first_folder(archive) in tops]
     if len(archives) > 1:
         raise InputError(f"{path}: both {archives[0].name} and {archives[1].name} fit; name one of them instead")
     if not archives:
