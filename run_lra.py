@@ -76,7 +76,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         "--replay-budget",
         type=float,
         default=0,
-        metavar="MB",
+        metavar="MiB",
         help="what AMRB may keep per worker; beyond the memory tokens, caches that it need not replay then",
     )
     parser.add_argument(
@@ -192,7 +192,7 @@ def run_comparison(arguments) -> int:
 
 def run_trace(arguments) -> int:
     """Tell one training step by both methods line by line; draw it, or write the page to step through."""
-    for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget"):
+    for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget", "detect_anomaly"):
         if getattr(arguments, name):
             raise InputError(
                 f"--trace goes without --{name.replace('_', '-')}; it shows the first step by both methods"
@@ -201,7 +201,19 @@ def run_trace(arguments) -> int:
     chosen = settings.resolve(
         arguments.task or "listops", arguments.preset or "quick", arguments.model or "rmaat", overrides
     )
+    if chosen.fields["num_memory"] == 0:
+        raise InputError(
+            f"--trace: {chosen.model} has no memory tokens here, and there is nothing to replay; rmaat has"
+        )
     steps, page = trace.trace(chosen, load_data(chosen, arguments), overrides.get("batch_size"))
+    written = []
+    if arguments.html:
+        written.append(f"{arguments.html}: {trace.write_page(arguments.html, page):,} bytes, open it in a browser")
+    if arguments.out or not arguments.html:
+        train.make_folder(arguments.out or Path())
+        picture = (arguments.out or Path()) / "trace.png"
+        trace.write_timeline(picture, {method: step["events"] for method, step in steps.items()})
+        written.append(f"{picture}: what is alive when")
     print(f"{page['title']}: one training step, loss {page['loss']:.4f}, all sizes in bytes")
     for method, step in steps.items():
         print(f"\n{method.upper()}\n" + "\n".join(trace.lines(step["events"])))
@@ -209,13 +221,7 @@ def run_trace(arguments) -> int:
             f"at most {step['stats']['peak_cache_bytes']:,} of caches, {step['stats']['replay_buffer_bytes']:,} stored"
         )
     print(f"\nloss and gradients of both: {'equal to the last bit' if page['same'] else 'NOT equal'}")
-    if arguments.html:
-        print(f"{arguments.html}: {trace.write_page(arguments.html, page):,} bytes, open it in a browser")
-    if arguments.out or not arguments.html:
-        train.make_folder(arguments.out or Path())
-        path = (arguments.out or Path()) / "trace.png"
-        trace.write_timeline(path, {method: step["events"] for method, step in steps.items()})
-        print(f"{path}: what is alive when")
+    print("\n".join(written))
     return 0
 
 
@@ -290,6 +296,9 @@ def main(argv=None) -> int:
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
         return dispatch(arguments)
+    except BrokenPipeError:  # whoever read our lines has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (InputError, backend.BackendError, OSError, MemoryError) as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 2
@@ -306,7 +315,7 @@ def dispatch(arguments) -> int:
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
     if not 0 <= arguments.replay_budget <= 1e9:
-        raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MB, from 0 to 1e9")
+        raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MiB, from 0 to 1e9")
     if arguments.seeds is not None and arguments.compare is None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
     if arguments.tf32 and arguments.backend != "cupy":

@@ -229,7 +229,7 @@ show(figure, "01_gradients_you_can_trust")
 # %% [markdown]
 # ## What can go wrong here
 #
-# - *"A smaller step is a better derivative."* Left of the valley rounding wins: at 1e-12 the error is a million
+# - *"A smaller step is a better derivative."* Left of the valley rounding wins: at 1e-12 the error is ten million
 #   times that of the best step, and float32 never gets near 1e-6. The first two checks below hold the valley's place.
 # - *"1e-2 is close enough, training is noisy anyway."* Noise averages out, a wrong formula does not. Two of our three
 #   wrong gradients pass at 1e-2, none at 1e-6.

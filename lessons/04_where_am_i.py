@@ -145,7 +145,8 @@ for scale in scales:
 # But at 0.05 its weights spill over the neighbours, and "the token in row 5" becomes "something around row 5".
 #
 # Training notices. On ListOps with 2,000 tokens this project's model stayed at the largest class, 17 % correct, for
-# 1,000 steps with scale 0.05. With scale 1.0 it had 31 % at step 1,000 and 35 % at step 1,250. Our reading of this: the
+# 1,000 steps with scale 0.05. With scale 1.0 it had 31 % at step 1,000 and 35 % at step 1,250. (README, "ListOps at
+# 2,000 tokens", has the settings; an hour of one core repeats it.) Our reading of this: the
 # expressions are prefix code, and the value of `[MAX 2 [MIN ...` hangs on its very first operator, one row among two
 # thousand. A model that cannot read one row by itself does not know what to compute. (0.05 is the default: on short
 # segments, `quick` has 4 tokens, there is little to blur.)

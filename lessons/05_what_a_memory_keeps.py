@@ -69,7 +69,7 @@ left = {mode: weights_left(mode) for mode in modes}
 for mode in modes:
     first, last = left[mode][-1, 1], left[mode][-1, -1]
     print(
-        f"{mode:9}: first memory {left[mode][-1, 0]:.3f}, segment 1 {first:.3f}, 8 {left[mode][-1, 8]:.3f}, "
+        f"{mode:9}: first memory {left[mode][-1, 0]:.4f}, segment 1 {first:.4f}, 8 {left[mode][-1, 8]:.3f}, "
         f"16 {last:.3f}; sum {left[mode][-1].sum():.3f}"
     )
 
@@ -79,8 +79,8 @@ for mode in modes:
 # - `integrate` keeps something of everybody, the early ones most. The learned first memory keeps a good third: the
 #   factors sum to 1, but the weights of the *writings* do not, because each later segment also takes its share of what
 #   was there.
-# - `online` forgets the first memory at once (its first factor is 1), and from then on it fades what is old by nearly
-#   the same ratio at each step: the latest weigh most, but none of the sixteen is gone.
+# - `online` forgets the first memory at once (its first factor is 1), and from then on it fades what is old by the
+#   same ratio at each step: the latest weigh most. None of the sixteen is at 0, but the first has 0.0002 left.
 # - `none` has room for one writer, the last.
 # - `scale` too, and that one at a small fraction of its size.
 #

@@ -95,7 +95,7 @@ for mode in modes:
 #
 # The loss is known after the last segment. `segment_backward` turns the gradient at the memory that a segment passed
 # on into the gradient at the memory it got. In the middle of the picture: its norm, from segment 12 back to 1.
-# With `scale` the first segments get a few thousandths of what the last one gets: they hardly learn from the answer.
+# With `scale` the first segments get less than a thousandth of what the last one gets: they hardly learn from it.
 #
 # `dmemory` is a claim: "nudge the memory that entered here, and the loss changes by this much". For segment 1 we can
 # check it with a finite difference, because the memory that enters there is a parameter, the same for all sequences.
@@ -191,7 +191,7 @@ for mode in modes:
     assert heard[mode][:changed_segment] == [0.0] * changed_segment, "a later token reached an earlier memory"
     assert min(heard[mode][changed_segment:]) > 0, "the memory did not carry the change to the end"
 assert heard["scale"][-1] < 0.1 * heard["scale"][changed_segment] < heard["integrate"][-1] * 10
-assert gradients["scale"][0] < 1e-2 * gradients["scale"][-1]
+assert max(gradients["scale"][:4]) < 1e-3 * gradients["scale"][-1]
 assert gradients["integrate"][0] > gradients["integrate"][-1]
 np.testing.assert_array_equal(dmemory_1, grads["memory.init"])
 np.testing.assert_allclose(claimed, measured, rtol=1e-6)

@@ -55,9 +55,10 @@ print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stor
 
 # %% [markdown]
 # The same events as a picture: segments across, time down. A tall blue box is a cache that waits. BPTT's reach from
-# each segment's first pass to its gradient; AMRB's are short and appear twice, and what waits are the hatched bars, the
-# stored memory tokens. Below, what that comes to in bytes. `run_lra.py --trace` draws this for any model and task, and
-# with `--html FILE` writes a page that goes through these events one by one.
+# each segment's first pass to its gradient; AMRB's are short and appear twice, but for the last segment's, which is
+# still there when the gradient comes. What waits are the hatched bars, the stored memory tokens. Below, what that comes
+# to in bytes. `run_lra.py --trace` draws this for any model and task, and with `--html FILE` writes a page that goes
+# through these events one by one.
 
 # %%
 figure = pyplot.figure(figsize=trace.TIMELINE_SIZE, layout="constrained")
@@ -84,7 +85,7 @@ for name, batch in (("full", tokens), ("ragged", ragged)):
 # %% [markdown]
 # ## By hand
 #
-# Replay is a dozen lines; here they are without the bookkeeping. Step through this cell in a debugger. `key_of` decides
+# Replay is short; here it is without the bookkeeping. Step through this cell in a debugger. `key_of` decides
 # which dropout masks a replayed segment gets. Leave it alone for now.
 
 

@@ -89,7 +89,8 @@ for name, share, *scores in zip(operators, guessing, *by_operator.values(), stri
     print(f"{name}: guessing {share:.2f}, " + ", ".join(f"{m} {s:.2f}" for m, s in zip(modes, scores, strict=True)))
 
 # %% [markdown]
-# In this time the two extremes are nearly learned, the median half, and the sum modulo 10 not at all: in `[SM` every
+# In this time `none` has nearly learned the two extremes and half of the median, `integrate` is behind it in each, and
+# neither has anything of the sum modulo 10: in `[SM` every
 # digit counts in full, and one that is misread makes the answer wrong.
 #
 # ## Opening the memory: a linear probe

@@ -188,7 +188,7 @@ for base, (host, device, end), label in ((3, free, "nobody asks"), (0, asking, "
     axes[0].broken_barh(device, (base, 0.8), color="C1", edgecolor="white")
     axes[0].text(end + 8, base + 0.9, f"{label}\n{end} µs", va="center")
 axes[0].set_yticks([0.4, 1.4, 3.4, 4.4], ["device", "host", "device", "host"])
-axes[0].set(xlabel="µs (a model, not measured)", title="two clocks: filled is work, hatched is waiting", xlim=(0, 690))
+axes[0].set(xlabel="µs (a model, not measured)", title="two clocks: filled is work, hatched: host waits", xlim=(0, 690))
 axes[1].barh(list(waits), list(waits.values()), color="C0")
 for place, count in enumerate(waits.values()):
     axes[1].text(count + 0.5, place, count, va="center")

@@ -7,6 +7,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
+if folder := os.environ.get("LESSON_PICTURES"):
+    Path(folder).mkdir(parents=True, exist_ok=True)  # before an hour of computing, not after it
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
 

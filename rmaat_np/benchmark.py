@@ -100,7 +100,7 @@ def summarise(results: list[dict]) -> dict:
         "slowest": round(min(speeds)),
         "fastest": round(max(speeds)),
         "seconds_per_step": round(median(result["seconds"] for result in results), 4),
-        "peak_mb": round(median(result["peak_bytes"] for result in results) / 2**20, 1),
+        "peak_mib": round(median(result["peak_bytes"] for result in results) / 2**20, 1),
     }
 
 
@@ -115,7 +115,7 @@ def check_targets(rows) -> list[dict]:
                 continue
             row = {"config": config, "what": f"{ours} / {theirs}"}
             row |= {"speed": round(a["tokens_per_second"] / b["tokens_per_second"], 2), "speed_target": speed}
-            row |= {"memory": round(a["peak_mb"] / b["peak_mb"], 2), "memory_target": memory}
+            row |= {"memory": round(a["peak_mib"] / b["peak_mib"], 2), "memory_target": memory}
             if speed is not None:
                 row["met"] = row["speed"] >= speed and (memory is None or row["memory"] <= memory)
             checked.append(row)
@@ -139,7 +139,7 @@ def speed_table(rows: list[dict]) -> str:
     for config in configs:
         mine = [found[config, contender] for contender in contenders]
         lines.append([config, "tokens/s", *(row.get("error") or row["tokens_per_second"] for row in mine)])
-        lines.append([None, "peak MB", *(None if "error" in row else round(row["peak_mb"]) for row in mine)])
+        lines.append([None, "peak MiB", *(None if "error" in row else round(row["peak_mib"]) for row in mine)])
     return table(lines, ["", "", *contenders])
 
 
@@ -164,7 +164,7 @@ def long_table(rows: list[dict]) -> str:
     lines = []
     for config in configs:
         mine = [found.get((config, contender)) for contender in contenders]
-        cells = (row and f"{row['peak_mb']:,} MB, {1e6 / row['tokens_per_second']:.1f} µs" for row in mine)
+        cells = (row and f"{row['peak_mib']:,} MiB, {1e6 / row['tokens_per_second']:.1f} µs" for row in mine)
         lines.append([f"{int(config.split(':')[1]):,}", *cells])
     return table(lines, ["tokens", *contenders])
 
@@ -177,10 +177,10 @@ def long_sequences(options) -> list[dict]:
         for contender in list(alive):
             row = {"config": f"long:{length}", "contender": contender}
             row |= summarise([in_own_process("measure", contender, row["config"], options)])
-            cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mb")]
+            cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mib")]
             print(table([cells], LONG_COLUMNS).splitlines()[-1], flush=True)
             rows.append(row)
-            if "error" in row or row["peak_mb"] * 2**20 > LONG_LIMIT:
+            if "error" in row or row["peak_mib"] * 2**20 > LONG_LIMIT:
                 alive.remove(contender)
     return rows
 
@@ -197,11 +197,11 @@ def draw_long(rows, path) -> None:
     for contender in dict.fromkeys(row["contender"] for row in rows):
         mine = [row for row in rows if row["contender"] == contender and "error" not in row]
         lengths = [int(row["config"][5:]) for row in mine]
-        axes[0].plot(lengths, [row["peak_mb"] for row in mine], marker=marks[contender], label=contender)
+        axes[0].plot(lengths, [row["peak_mib"] for row in mine], marker=marks[contender], label=contender)
         axes[1].plot(
             lengths, [1e6 / row["tokens_per_second"] for row in mine], marker=marks[contender], label=contender
         )
-    for axis, label in zip(axes, ("peak memory above idle, MB", "microseconds per token"), strict=True):
+    for axis, label in zip(axes, ("peak memory above idle, MiB", "microseconds per token"), strict=True):
         axis.set(xscale="log", xlabel="tokens in the sequence", ylabel=label)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set(yscale="log")
@@ -211,7 +211,7 @@ def draw_long(rows, path) -> None:
     pyplot.close(figure)
 
 
-LONG_COLUMNS = ["", "", "tokens/s", "peak MB"]
+LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 
 
 def parse_arguments(argv=None):
@@ -227,7 +227,7 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA too")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--replay-budget", type=float, default=0, metavar="MB", help="as in run_lra.py; default 0")
+    parser.add_argument("--replay-budget", type=float, default=0, metavar="MiB", help="as in run_lra.py; default 0")
     parser.add_argument("--tf32", action="store_true", help="matrix products in TF32, PyTorch's too (cupy)")
     parser.add_argument(
         "--long", metavar="PNG", help="instead: one sequence of 16 thousand to 1 million tokens, and a plot"

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from .checkpoint import write_atomically
 
-COLUMNS = ("model", "test accuracy, %", "seeds", "ms per step", "tokens/s", "peak MB", "parameters")
+COLUMNS = ("model", "test accuracy, %", "seeds", "ms per step", "tokens/s", "peak MiB", "parameters")
 
 
 def by_variant(rows: list[dict]) -> dict[str, list[dict]]:

@@ -25,5 +25,6 @@ def write_error(path: Path, error: OSError) -> WriteError:
         errno.ENOENT: f"bring the folder {path.parent} back",
         errno.EACCES: f"make {path.parent} writable",
         errno.EROFS: f"make {path.parent} writable",
+        errno.EISDIR: "there is a folder of that name",
     }.get(error.errno, "free space")
     return WriteError(f"{path}: cannot be written ({error.strerror or error}); {remedy}, or choose another folder")

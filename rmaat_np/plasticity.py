@@ -101,12 +101,14 @@ def ltp_curve(model: MacroModel = MacroModel()):  # noqa: B008 (frozen)
 
     Saturation is reached before the cycle that adds less than 6 % of what the first one added (decided).
 
-    Shapes: -> (cycles + 1), beginning with 0; rising, by less each cycle
+    Shapes: -> (cycles + 1), beginning with 0; rising, by less each cycle; read-only, because it is simulated once
     """
     _, history = simulate(12, model)
     curve = history["ltp"].mean(axis=1)[:: round(model.cycle / model.dt)]
     increments = np.diff(curve)
-    return curve[: 1 + int(np.sum(increments >= SATURATED * increments[0]))]
+    curve = curve[: 1 + int(np.sum(increments >= SATURATED * increments[0]))]
+    curve.flags.writeable = False
+    return curve
 
 
 @lru_cache(maxsize=4096)

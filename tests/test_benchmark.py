@@ -9,7 +9,7 @@ ROUNDS = [{"tokens_per_second": speed, "seconds": 1 / speed, "peak_bytes": 2**21
 
 
 def row(config, contender, speed, peak):
-    return {"config": config, "contender": contender, "tokens_per_second": speed, "peak_mb": peak}
+    return {"config": config, "contender": contender, "tokens_per_second": speed, "peak_mib": peak}
 
 
 ROWS = [row("small", "amrb", 1500, 20.0), row("small", "torch", 1000, 100.0), row("lra", "amrb", 900, 30.0)]
@@ -19,7 +19,7 @@ ROWS += [{"config": "lra", "contender": "torch", "error": "killed"}]
 def test_medians_over_the_rounds():
     found = benchmark.summarise(ROUNDS)
     assert found["tokens_per_second"] == 100 and found["slowest"] == 90 and found["fastest"] == 120
-    assert found["peak_mb"] == 2.0 and found["seconds_per_step"] == 0.01
+    assert found["peak_mib"] == 2.0 and found["seconds_per_step"] == 0.01
 
 
 def test_an_error_of_any_round_is_the_result():
@@ -41,9 +41,9 @@ def test_speed_table_has_a_column_for_each_contender():
         "|  |  | amrb | torch |",
         "|---|---|---|---|",
         "| small | tokens/s | 1,500 | 1,000 |",
-        "|  | peak MB | 20 | 100 |",
+        "|  | peak MiB | 20 | 100 |",
         "| lra | tokens/s | 900 | killed |",
-        "|  | peak MB | 30 |  |",
+        "|  | peak MiB | 30 |  |",
     ]
 
 
@@ -67,6 +67,6 @@ def test_the_machine_is_named():
 def test_long_table_leaves_out_what_was_not_measured():
     rows = [row("long:1024", name, 2 * 10**5, 3.5) for name in ("amrb", "bptt")] + [row("long:2048", "amrb", 10**5, 4)]
     assert benchmark.long_table(rows).splitlines()[2:] == [
-        "| 1,024 | 3.5 MB, 5.0 µs | 3.5 MB, 5.0 µs |",
-        "| 2,048 | 4 MB, 10.0 µs |  |",
+        "| 1,024 | 3.5 MiB, 5.0 µs | 3.5 MiB, 5.0 µs |",
+        "| 2,048 | 4 MiB, 10.0 µs |  |",
     ]

@@ -35,7 +35,19 @@ def retention_shares(curve):
     return np.diff(curve) / np.diff(curve).sum()
 
 
-def amrb_step(memory, inputs, forward, backward, turn, keep=False, lose=False, overwrite=False, frozen=False):
+def amrb_step(
+    memory,
+    inputs,
+    forward,
+    backward,
+    turn,
+    keep=False,
+    lose=False,
+    overwrite=False,
+    frozen=False,
+    turns=1,
+    nothing=False,
+):
     """The lines of `replay.amrb`, and what can be wrong in them."""
     buffer, z, caches, total = [], 0.0, [], {}
     for segment in inputs:
@@ -44,13 +56,38 @@ def amrb_step(memory, inputs, forward, backward, turn, keep=False, lose=False, o
         z = z + readout
         if keep:
             caches.append(cache)
-    cache, dz, dmemory = None, turn(z), np.zeros_like(memory)
+    cache, dz, dmemory = None, [turn(z) for _ in range(turns)][0], None if nothing else np.zeros_like(memory)
     for t in reversed(range(len(inputs))):
         memory = buffer.pop()
         cache = caches.pop() if caches and keep != "all" else forward(inputs[t], memory)[2]
         dmemory, grads = backward(np.zeros_like(dmemory) if lose else dmemory, dz, cache)
         total |= {name: grad if overwrite or name not in total else total[name] + grad for name, grad in grads.items()}
     return dmemory, total
+
+
+def from_the_start(first, inputs, forward, backward, turn):
+    """No memory is kept but the first: each segment's is computed anew, which takes O(S^2) runs."""
+    z, total = 0.0, {}
+    for t in range(len(inputs)):
+        memory = first
+        for segment in inputs[: t + 1]:
+            memory, readout, cache = forward(segment, memory)
+        z, cache = z + readout, None
+    dz, dmemory = turn(z), np.zeros_like(first)
+    for t in reversed(range(len(inputs))):
+        memory = first
+        for segment in inputs[: t + 1]:
+            cache = None
+            memory, _, cache = forward(segment, memory)
+        dmemory, grads = backward(dmemory, dz, cache)
+        cache = None
+        total |= {name: total[name] + grad if name in total else grad for name, grad in grads.items()}
+    return dmemory, total
+
+
+def into_curve(curve):
+    curve /= curve[-1]
+    return np.diff(curve)
 
 
 SOLUTIONS = {
@@ -122,6 +159,11 @@ MISTAKES = {  # exercise, what its check must say, the wrong function
     "caches kept and replayed": ("amrb_step", "alive at once", lambda *given: amrb_step(*given, keep="all")),
     "memory's gradient lost": ("amrb_step", "BPTT", lambda *given: amrb_step(*given, lose=True)),
     "gradients overwritten": ("amrb_step", "BPTT", lambda *given: amrb_step(*given, overwrite=True)),
+    "every segment from the start": ("amrb_step", "one more run of each is enough", from_the_start),
+    "the loss for every segment": ("amrb_step", "turn was called", lambda *given: amrb_step(*given, turns=3)),
+    "nothing after the last": ("amrb_step", "NoneType as dmemory_next", lambda *given: amrb_step(*given, nothing=True)),
+    "results swapped": ("amrb_step", "return an array and a dict", lambda *given: amrb_step(*given)[::-1]),
+    "curve overwritten": ("retention_shares", "changed its argument curve", into_curve),
     "replayed from the first memory": ("amrb_step", "BPTT", lambda *given: amrb_step(*given, frozen=True)),
 }
 

@@ -133,3 +133,9 @@ def test_an_unknown_mode_is_refused():
     with pytest.raises(InputError, match="mode is 'leaky'") as refusal:
         retention_factors(3, "leaky")
     assert all(mode in str(refusal.value) for mode in MODES)
+
+
+def test_the_curve_that_all_share_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        curve = ltp_curve()
+        curve[1:] *= 2

@@ -66,7 +66,10 @@ def test_phi_backward():
 def test_write_and_read(alpha):
     q, k, v, r = (random(n, 4, seed=n + i) for i, n in enumerate((5, 7, 7, 7)))
     features = attention.phi_forward(r)[0]
+    given = {"q": q, "k": k, "v": v, "features": features}
+    copies = {name: array.copy() for name, array in given.items()}
     y = call("write_and_read", q, k, v, features, alpha)
+    unchanged("write_and_read", given, copies)
     batch = (q[None], k[None], v[None])
     without_astro, without_p = (
         attention.astromorphic_attention_quadratic(*batch, f, None, 1, alpha=alpha, use_feedback=p)[0]
@@ -92,8 +95,10 @@ def test_memory_update(mode):
 
 @pytest.mark.parametrize("total", [1, 4, 6])
 def test_retention_shares(total):
-    curve = plasticity.ltp_curve()[: total + 1]
+    curve = plasticity.ltp_curve()[: total + 1].copy()
+    copy = curve.copy()
     found = call("retention_shares", curve)
+    unchanged("retention_shares", {"curve": curve}, {"curve": copy})
     assert np.shape(found) == (total,), f"{total} cycles have {total} factors, not {np.shape(found)}"
     assert abs(np.sum(found) - 1) < 1e-9, f"the factors sum to {np.sum(found):.6f}, but it must be 1"
     increments = np.array([curve[t] - curve[t - 1] for t in range(1, total + 1)])
@@ -136,7 +141,7 @@ def replay_problem():
     params = rn.init_params(cfg, dtype="float64")
     features, _ = replay.prepare_features(params, cfg)
     (shard,) = segments.cut_shards(tokens, labels, cfg, "float64", size=2)
-    alive_caches, counts = [], {"forward": 0, "alive": 0}
+    alive_caches, counts = [], {"forward": 0, "turn": 0, "alive": 0}
 
     def forward(segment, memory):
         memory_next, readout, cache = model.segment_forward(params, features, cfg, segment, memory)
@@ -148,9 +153,13 @@ def replay_problem():
         return going_on, readout, watched
 
     def backward(dmemory_next, dreadout, cache):
+        for name, array in (("dmemory_next", dmemory_next), ("dreadout", dreadout)):
+            assert isinstance(array, np.ndarray), f"backward was given {type(array).__name__} as {name}; give an array"
         return model.segment_backward(dmemory_next[: cache["segment"].going_on], dreadout, cache)
 
     def turn(z):
+        counts["turn"] += 1
+        assert isinstance(z, np.ndarray), f"turn was given {type(z).__name__}; add the readouts up to one array"
         return replay.readout_loss(z, params, cfg, shard, rn.params.zero_grads(params))[2]
 
     inputs = [shard.segment(t) for t in range(cfg.num_segments)]
@@ -163,6 +172,7 @@ def test_amrb_step():
     found = call("amrb_step", *given)
     assert isinstance(found, tuple) and len(found) == 2, "return two: dmemory, grads"
     dmemory, grads = found
+    assert isinstance(dmemory, np.ndarray) and isinstance(grads, dict), "return an array and a dict: dmemory, grads"
     params = problem[0]
     _, expected, _ = rn.loss_and_grads(*problem, method="bptt")
     check("dmemory, summed over the batch,", dmemory.sum(axis=0), expected["memory.init"], "BPTT", rtol=1e-10)
@@ -179,5 +189,12 @@ def test_amrb_step():
     assert counts["forward"] >= 2 * total - 1, (
         f"forward was called {counts['forward']} times for {total} segments: that is BPTT, which keeps caches; "
         "replay runs each segment again"
+    )
+    assert counts["forward"] <= 2 * total, (
+        f"forward was called {counts['forward']} times for {total} segments: keep the memory that enters each segment, "
+        "and one more run of each is enough"
+    )
+    assert counts["turn"] == 1, (
+        f"turn was called {counts['turn']} times; the loss is known once, after the last segment"
     )
     assert counts["alive"] <= 2, f"{counts['alive']} caches were alive at once: let each go before the next one"
