@@ -184,7 +184,7 @@ for method, style in (("bptt", "s--"), ("amrb", "o-")):
         axis.plot(counts, [bill[what] / scale for bill in bills[method]], style, label=method.upper())
 labels_of = ("MiB of caches and buffer", "forward passes of a segment", "processor time, µs a token")
 for axis, label in zip(axes, labels_of, strict=True):
-    axis.set(xlabel="segments", ylabel=label, ylim=(0, None))
+    axis.set(xlabel="segments", ylabel=label, ylim=(0, 1.08 * axis.get_ylim()[1]))
 axes[0].legend(frameon=False)
 show(figure, "07_replay_bill")
 
