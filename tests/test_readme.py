@@ -17,7 +17,7 @@ def curriculum(stages):
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for stage in stages:
         result = stage["result"]
-        shares = [f"{100 * result[name]:.1f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]
+        shares = [f"{100 * result[name]:.2f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]
         cells = [stage["tokens"], f"{result['steps']:,}", f"{result['seconds']:,.0f}", *shares]
         lines.append("| " + " | ".join(cells) + " |")
     return ["\n".join(stage["command"] for stage in stages), "\n".join(lines)]
