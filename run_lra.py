@@ -1,6 +1,5 @@
 """Train and evaluate RMAAT and its baselines on the Long Range Arena. `python run_lra.py` trains on short ListOps."""
 
-import argparse
 import json
 import math
 import os
@@ -18,95 +17,9 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-from rmaat_np import backend, compare, params, replay, settings, trace, train  # noqa: E402
+from rmaat_np import backend, compare, console, params, settings, trace, train  # noqa: E402
 from rmaat_np.data import check, load_dataset  # noqa: E402
 from rmaat_np.errors import InputError, WriteError  # noqa: E402
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the command line in one line, instead of below a page of usage."""
-
-    def error(self, message):
-        self.exit(2, f"run_lra.py: {message}; --help lists all options\n")
-
-
-def parse_arguments(argv=None) -> argparse.Namespace:
-    """The command line; argparse refuses unknown options with exit code 2."""
-    parser = Parser(prog="run_lra.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--task", choices=settings.TASKS, help="default listops")
-    parser.add_argument("--preset", type=word, help="sizes and schedule, rmaat_np/presets/TASK.toml; default quick")
-    parser.add_argument("--model", choices=settings.MODELS, help="default rmaat")
-    parser.add_argument(
-        "--backend", choices=("numpy", "cupy"), default="numpy", help="where arrays live and are computed on"
-    )
-    parser.add_argument("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
-    parser.add_argument("--tf32", action="store_true", help="round float32 matrix products to TF32, with cupy only")
-    parser.add_argument("--method", choices=replay.METHODS, help="default: the model's own")
-    parser.add_argument("--steps", type=int, help="training steps")
-    parser.add_argument("--batch-size", type=int, help="rows per step")
-    parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
-    parser.add_argument("--data-dir", type=path, default=Path("data"), help="where the task's files are; default data")
-    parser.add_argument("--cache-dir", type=path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--out", type=path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
-    which.add_argument(
-        "--resume", type=path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
-    )
-    which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
-    which.add_argument(
-        "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
-    )
-    parser.add_argument(
-        "--trace",
-        action="store_true",
-        help="only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png",
-    )
-    parser.add_argument(
-        "--html", type=path, metavar="FILE", help="with --trace: a page to step through, instead of the picture"
-    )
-    parser.add_argument(
-        "--compare",
-        metavar="MODEL,...",
-        help="train several models, or variants as rmaat+retention=none, into --out, and write a table",
-    )
-    parser.add_argument("--seeds", type=int, metavar="K", help="with --compare: runs of each, with K seeds; default 1")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="threads, a shard of the batch each")
-    parser.add_argument(
-        "--replay-budget",
-        type=float,
-        default=0,
-        metavar="MiB",
-        help="what AMRB may keep per worker; beyond the memory tokens, caches that it need not replay then",
-    )
-    parser.add_argument(
-        "--detect-anomaly", action="store_true", help="name the operation when a loss or gradient is not finite"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any field of the model, training or data; repeatable",
-    )
-    return parser.parse_args(argv)
-
-
-def word(text: str) -> str:
-    """The type of options that must not be empty, as a shell makes them of a variable that is not set."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; name one, or leave the option out")
-    return text
-
-
-def path(text: str) -> Path:
-    """The type of options that name a file or folder."""
-    return Path(word(text))
-
-
-def default_workers() -> int:
-    """The processor's cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def overrides_of(arguments) -> dict:
@@ -179,7 +92,7 @@ def run_comparison(arguments) -> int:
     )
     load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
     print(f"{len(jobs)} runs, {arguments.workers} at a time, into {out}", flush=True)
-    with progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
+    with console.progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
         try:
             compare.compare(out, jobs, command_of(out), arguments.workers, bar)
         except train.Interrupted as stop:
@@ -230,37 +143,19 @@ def command_of(out: Path) -> str:
     words = sys.argv[1:]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words = [*words, "--out", str(out)]
-    return train.command(*words)
-
-
-def same_place(arguments) -> list[str]:
-    """The options that a run needs again to go on as it began, beside those that its checkpoint holds."""
-    words = ["--workers", str(arguments.workers)]
-    for name, default in (("data_dir", Path("data")), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
-        if getattr(arguments, name) != default:
-            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
-    return words + ["--tf32"] * arguments.tf32
+    return console.command(*words)
 
 
 def announce(run, arguments) -> None:
     """What is going to be computed, and where; on stderr with --eval, whose stdout is JSON."""
     output = sys.stderr if arguments.eval is not None else sys.stdout
-    train.tell(
+    console.tell(
         settings.describe(run.settings) + "\n"
         f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}"
         f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
         f"{arguments.workers} workers, {run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
         report=partial(print, file=output),
     )
-
-
-def progress_bar(**numbers):
-    """A tqdm bar of steps; shows nothing where stderr is no terminal."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
-    return tqdm(disable=None, unit="step", mininterval=0.5, **numbers)
 
 
 def budget_bytes(arguments) -> int:
@@ -270,7 +165,7 @@ def budget_bytes(arguments) -> int:
 
 def run_training(run, dataset, arguments) -> None:
     """Train with a progress bar, and say where everything is."""
-    with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
+    with console.progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
         result = train.train(
             run,
             dataset,
@@ -280,18 +175,18 @@ def run_training(run, dataset, arguments) -> None:
             bar=bar,
         )
     folder = run.folder
-    train.tell(
+    console.tell(
         f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
         f"{folder}/: config.json metrics.jsonl result.json curve.png best.npz last.npz\n"
-        f"evaluate again: {train.command('--eval', folder / 'best.npz', *same_place(arguments)[2:])}"
+        f"evaluate again: {console.command('--eval', folder / 'best.npz', *console.same_place(arguments)[2:])}"
     )
 
 
 def main(argv=None) -> int:
     """Parse, load, train or evaluate; errors of input end as one line and exit code 2."""
-    arguments = parse_arguments(argv)
+    arguments = console.parse_arguments(argv)
     # a number that is not finite is reported with its step, array and segment; NumPy's warning would only repeat it
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
@@ -362,7 +257,7 @@ def dispatch(arguments) -> int:
             )
         )
         return 0
-    go_on = f"go on with: {train.command('--resume', run.folder, *same_place(arguments))}"
+    go_on = f"go on with: {console.command('--resume', run.folder, *console.same_place(arguments))}"
     try:
         run_training(run, dataset, arguments)
     except train.Interrupted as stop:

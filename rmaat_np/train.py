@@ -4,11 +4,8 @@ The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the val
 """
 
 import json
-import os
-import shlex
 import sys
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ from . import backend
 from .anomaly import find_anomaly, find_operation, first_not_finite
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from .config import Config, check_field
+from .console import command, tell
 from .curve import draw_curve
 from .data.batches import BatchOrder, read_ahead
 from .data.dataset import Dataset, Split
@@ -116,11 +114,6 @@ def write_config(run: Run) -> None:
     """Write config.json: the settings, the model's Config and the parameter count."""
     record = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "parameters": count_parameters(run.params)}
     write_atomically(run.folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
-
-
-def command(*words) -> str:
-    """A call of run_lra.py as one pastes it into a shell."""
-    return "python run_lra.py " + shlex.join(map(str, words))
 
 
 def checkpoint_path(path) -> Path:
@@ -283,16 +276,6 @@ def diverged(run: Run, row: dict, compute, detect_anomaly: bool) -> Diverged:
         f"step {row['step']}: loss {row['loss']}, gradient norm {row['grad_norm']}; the first that is not finite: "
         f"{first}{operation}; {saved}; start again with a lower --lr or clip_norm"
     )
-
-
-def tell(line: str, report=print) -> None:
-    """Print a line. A pipe that was closed, or a full disk behind stdout, must not end a run: then nobody is told."""
-    try:
-        report(line)
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import run_lra
-from rmaat_np import train
+from rmaat_np import console, train
 from rmaat_np.data import recall
 from rmaat_np.settings import MODELS
 
@@ -195,7 +195,7 @@ def test_help(call):
 def test_workers_where_the_system_has_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert run_lra.default_workers() == 1
+    assert console.default_workers() == 1
 
 
 # interrupted, in a process of its own
