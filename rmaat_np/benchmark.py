@@ -13,7 +13,9 @@ from pathlib import Path
 from statistics import median
 
 from . import backend
+from .checkpoint import write_atomically
 from .config import Config
+from .console import Parser, default_workers
 from .measuring import agreement, breakdown, machine, measure
 
 CONFIGS = {  # batch, and the model's fields
@@ -216,15 +218,13 @@ LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 
 def parse_arguments(argv=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rmaat_np.benchmark", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="rmaat_np.benchmark", description=__doc__, allow_abbrev=False)
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=3, help="processes per contender and configuration; default 3")
     parser.add_argument("--steps", type=int, default=10, help="timed steps in a process; default 10")
     parser.add_argument("--seconds", type=float, default=20, help="start no further step after this long; default 20")
-    parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="workers, or PyTorch's threads"
-    )
+    parser.add_argument("--threads", type=int, default=default_workers(), help="workers, or PyTorch's threads")
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA too")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--replay-budget", type=float, default=0, metavar="MiB", help="as in run_lra.py; default 0")
@@ -237,6 +237,14 @@ def parse_arguments(argv=None):
     options = parser.parse_args(argv)
     if options.tf32 and (options.backend != "cupy" or options.dtype != "float32"):
         parser.error("--tf32 needs --backend cupy and --dtype float32")
+    for name in ("rounds", "steps", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
+    if not 0 < options.seconds < float("inf") or not 0 <= options.replay_budget <= 1e9:
+        parser.error(f"--seconds {options.seconds}, --replay-budget {options.replay_budget}: out of range")
+    for path in filter(None, (options.json, options.long)):  # now, and not after minutes of measuring
+        if Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
+            parser.error(f"{path}: cannot be written; name a file in a folder that you may write to")
     return options
 
 
@@ -280,7 +288,7 @@ def main(argv=None) -> int:
             for name, shares in report["breakdown"].items():
                 print(f"  {name}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
     if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1))
+        write_atomically(options.json, lambda file: file.write(json.dumps(report, indent=1).encode()))
     return 0
 
 

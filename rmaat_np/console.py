@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong with the command line in one line, instead of below a page of usage."""
 
     def error(self, message):
-        self.exit(2, f"run_lra.py: {message}; --help lists all options\n")
+        self.exit(2, f"{self.prog}: {message}; --help lists all options\n")
 
 
 def parse_arguments(argv=None) -> argparse.Namespace:

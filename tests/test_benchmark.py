@@ -3,6 +3,8 @@
 import json
 from argparse import Namespace
 
+import pytest
+
 from rmaat_np import benchmark, measuring
 
 ROUNDS = [{"tokens_per_second": speed, "seconds": 1 / speed, "peak_bytes": 2**21} for speed in (90.0, 120.0, 100.0)]
@@ -70,3 +72,19 @@ def test_long_table_leaves_out_what_was_not_measured():
         "| 1,024 | 3.5 MiB, 5.0 µs | 3.5 MiB, 5.0 µs |",
         "| 2,048 | 4 MiB, 10.0 µs |  |",
     ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--rounds", "0"], ["--steps", "0"], ["--threads", "-1"], ["--seconds", "nan"], ["--replay-budget", "-1"]]
+    + [["--json", "nowhere/x.json"], ["--long", "nowhere/x.png"], ["--json", "."], ["--configs", "tiny"], ["--tf32"]],
+    ids=" ".join,
+)
+def test_wrong_options_are_one_line_before_anything_is_measured(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "in_own_process", None)
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(options)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert options[0].lstrip("-") in error or options[-1] in error
