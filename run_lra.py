@@ -91,7 +91,7 @@ def run_comparison(arguments) -> int:
         tf32=arguments.tf32,
     )
     load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
-    print(f"{len(jobs)} runs, {arguments.workers} at a time, into {out}", flush=True)
+    print(f"{len(jobs)} run(s), {arguments.workers} at a time, into {out}", flush=True)
     with console.progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
         try:
             compare.compare(out, jobs, command_of(out), arguments.workers, bar)
