@@ -25,6 +25,20 @@ def write_listops(tmp_path, val_target):
     return files
 
 
+def test_generated_files_are_not_taken_for_lras_nor_the_reverse(tmp_path, monkeypatch, capsys):
+    original = listops.generate_lra
+    monkeypatch.setattr(listops, "generate_lra", lambda folder: original(folder, rows=(30, 6, 5), progress=False))
+    drawn = ["--check-data", "--preset", "small", "--set", "source=generated", "--data-dir", str(tmp_path)]
+    assert run_lra.main(drawn) == 0
+    assert "train: 30 rows" in capsys.readouterr().out
+    assert run_lra.main(["--check-data", "--preset", "small", "--data-dir", str(tmp_path)]) == 2
+    assert "no basic_train.tsv" in capsys.readouterr().err
+    write_listops(tmp_path, val_target=2)
+    assert run_lra.main(drawn) == 0
+    out = capsys.readouterr().out
+    assert "train: 30 rows" in out and f"  found {tmp_path / 'generated' / 'listops-1000' / 'basic_val.tsv'}" in out
+
+
 def test_the_files_found_are_named_and_their_rows_shown(tmp_path, capsys):
     files = write_listops(tmp_path, val_target=2)
     assert run_lra.main(["--check-data", "--preset", "small", "--data-dir", str(tmp_path)]) == 0

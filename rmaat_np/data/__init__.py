@@ -31,6 +31,7 @@ def load_dataset(task: str, options: dict, data_dir: Path, cache_dir=None) -> Da
         if source == "files":
             return reader.load(data_dir, difficulty=options["difficulty"], cache_dir=cache_dir)
     if task == "listops" and source == "generated":
+        cache_dir, data_dir = cache_dir or data_dir / ".rmaat_cache", data_dir / reader.GENERATED
         if not (data_dir / "listops-1000").exists():
             reader.generate_lra(data_dir)
         source = "files"

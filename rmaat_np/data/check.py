@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import image, pathfinder, text
+from . import image, listops, pathfinder, text
 from .archive import locate
 from .dataset import Dataset, Split
 
@@ -19,6 +19,8 @@ def found(task: str, options: dict, data_dir: Path) -> list[Path]:
     options: the preset's data table
     Raises: InputError naming what is missing.
     """
+    if task == "listops" and options["source"] == "generated" and (data_dir / listops.GENERATED).exists():
+        return listops.find_files(data_dir / listops.GENERATED)
     if task == "recall" or options.get("source", "files") != "files":
         return []
     if task == "pathfinder":

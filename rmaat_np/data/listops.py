@@ -24,6 +24,9 @@ CLASSES = 10
 MAX_LENGTH = 2000  # LRA's, without parentheses
 SPLITS = ("train", "val", "test")
 FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
+GENERATED = (
+    "generated"  # the folder in DATA_DIR of what source=generated draws: never taken for LRA's files, nor the reverse
+)
 REMEDY = "unpack listops-1000 of LRA's release, or generate it with rmaat_np.data.listops.generate_lra(DATA_DIR)"
 EXPECTED = """\
 listops: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-research/long-range-arena
