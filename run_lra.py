@@ -89,17 +89,26 @@ def run_comparison(arguments) -> int:
         backend=arguments.backend,
         replay_budget=budget_bytes(arguments),
         tf32=arguments.tf32,
+        at_a_time=arguments.workers,
     )
-    load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
-    print(f"{len(jobs)} run(s), {arguments.workers} at a time, into {out}", flush=True)
+    dataset = load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
+    compare.check_models(jobs, dataset)
+    console.tell(f"{len(jobs)} run(s), {arguments.workers} at a time, into {out}")
     with console.progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
         try:
-            compare.compare(out, jobs, command_of(out), arguments.workers, bar)
+            compare.compare(out, jobs, command_of(out), bar)
         except train.Interrupted as stop:
             bar.close()
             print(f"stopped, every run is saved; go on with: {command_of(out)}", file=sys.stderr)
-            return 128 + stop.args[0]
-    print((out / "table.md").read_text() + f"\n{out}/: table.md table.json table.png, and a folder for each run")
+            return exit_code(stop)
+        except KeyboardInterrupt as stop:
+            bar.close()
+            print(
+                f"stopped at once, the runs are back at their last save; go on with: {command_of(out)}", file=sys.stderr
+            )
+            return exit_code(stop)
+    written = [name for name in ("table.md", "table.json", "table.png") if (out / name).exists()]
+    console.tell((out / "table.md").read_text() + f"\n{out}/: {' '.join(written)}, and a folder for each run")
     return 0 if all(job.result() for job in jobs) else 1
 
 
@@ -153,7 +162,8 @@ def announce(run, arguments) -> None:
         settings.describe(run.settings) + "\n"
         f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}"
         f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
-        f"{arguments.workers} workers, {run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
+        f"{arguments.workers} worker{'s' * (arguments.workers > 1)}, "
+        f"{run.cfg.num_segments} segments of {run.cfg.segment_length} tokens",
         report=partial(print, file=output),
     )
 

@@ -242,6 +242,9 @@ def parse_arguments(argv=None):
             parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
     if not 0 < options.seconds < float("inf") or not 0 <= options.replay_budget <= 1e9:
         parser.error(f"--seconds {options.seconds}, --replay-budget {options.replay_budget}: out of range")
+    for name in ("configs", "contenders"):
+        if len(set(getattr(options, name))) < len(getattr(options, name)):
+            parser.error(f"--{name} {' '.join(getattr(options, name))}: names one twice; name it once")
     for path in filter(None, (options.json, options.long)):  # now, and not after minutes of measuring
         if Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
             parser.error(f"{path}: cannot be written; name a file in a folder that you may write to")

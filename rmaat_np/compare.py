@@ -9,20 +9,24 @@ import multiprocessing
 import os
 import sys
 import time
+import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from . import backend, measuring, settings
+from . import backend, console, measuring, settings
 from .checkpoint import write_atomically
 from .compare_table import draw_table, markdown
 from .data import load_dataset
 from .errors import InputError
 from .folder import make_folder, only_process, stop_requests
-from .train import Diverged, Interrupted, load_run, new_run, train
+from .train import Diverged, Interrupted, first_params, load_run, new_run, refuse_to_overwrite, train
 
-RESULT = {"test_accuracy", "seed", "steps", "parameters", "majority_share", "seconds_per_step", "tokens_per_second"}
+SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
+NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
+TEXTS = {"date", "machine", "task"}
+SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "seed"}  # with the data, the same for all variants
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Job:
     backend: str
     replay_budget: int
     tf32: bool
+    at_a_time: int
 
     def result(self) -> dict | None:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
@@ -44,7 +49,13 @@ class Job:
         result = read_json(path) if path.exists() else {}
         if "peak_memory_bytes" not in result:  # which is added last
             return None
-        if not result.keys() >= RESULT or not isinstance(result["test_accuracy"], (int, float)):
+        peak = {} if result["peak_memory_bytes"] is None else {"peak_memory_bytes": result["peak_memory_bytes"]}
+        numbers = {name: result.get(name) for name in NUMBERS | {"runs_at_a_time"}} | peak
+        if (
+            not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers.values())
+            or not all(numbers[name] <= 1 for name in SHARES)
+            or not all(type(result.get(name)) is str for name in TEXTS)
+        ):
             raise unreadable(path)
         return result
 
@@ -65,33 +76,44 @@ def unreadable(path: Path) -> InputError:
     return InputError(f"{path}: is not readable; remove {path.parent}, and that run is done again")
 
 
-def parse_variants(text: str) -> list[tuple[str, str, dict]]:
-    """'rmaat,rmt+method=amrb' -> (name, model, overrides) of each. Raises: InputError for what is empty or twice."""
+def parse_variants(text: str) -> list[str]:
+    """'rmaat,rmt+method=amrb' -> the name of each. Raises: InputError for what is empty or twice."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if not name or "/" in name:
             raise InputError(f"--compare {text}: {name!r} is not MODEL or MODEL+KEY=VALUE; separate them by commas")
         if names.count(name) > 1:
             raise InputError(f"--compare {text}: {name} is there twice; name it once, and repeat it with --seeds")
-    split = [name.split("+") for name in names]
-    return [
-        (name, model, dict(map(settings.parse_assignment, own)))
-        for name, (model, *own) in zip(names, split, strict=True)
-    ]
+    return names
+
+
+def resolve_variant(name: str, task: str, preset: str, overrides: dict) -> settings.Settings:
+    """Settings of 'MODEL+KEY=VALUE+...'. Raises: InputError naming the variant for what is unknown or not its own."""
+    model, *own = name.split("+")
+    try:
+        fields = dict(map(settings.parse_assignment, own))
+        resolved = settings.resolve(task, preset, model, overrides | fields)
+    except InputError as error:
+        raise InputError(f"--compare {name}: {error}") from None
+    if shared := sorted(fields.keys() & (SCHEDULE | resolved.data.keys())):
+        raise InputError(
+            f"--compare {name}: {shared[0]} must be the same for all; set it with --set, or seeds with --seeds"
+        )
+    return resolved
 
 
 def make_jobs(out: Path, task: str, preset: str, text: str, seeds: int, overrides: dict, **where) -> list[Job]:
-    """All runs of a comparison, seed after seed. Raises: InputError for anything that one of them would refuse."""
+    """All runs of a comparison, seed after seed. Raises: InputError for options that one of them would refuse."""
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
-    variants, jobs = parse_variants(text), []
-    first = settings.resolve(task, preset, variants[0][1], overrides).train.seed
+    if not (out / "table.json").exists():
+        refuse_to_overwrite(out)
+    variants = {name: resolve_variant(name, task, preset, overrides) for name in parse_variants(text)}
+    first, jobs = next(iter(variants.values())).train.seed, []
     for seed in range(first, first + seeds):
-        for name, model, own in variants:
-            if "seed" in own:
-                raise InputError(f"--compare {name}: the seeds are the same for all; set them with --seed and --seeds")
-            resolved = settings.resolve(task, preset, model, overrides | own | {"seed": seed})
-            jobs.append(Job(name, out / f"{name}-seed{seed}", resolved, **where))
+        for name, resolved in variants.items():
+            seeded = replace(resolved, train=replace(resolved.train, seed=seed))
+            jobs.append(Job(name, out / f"{name}-seed{seed}", seeded, **where))
     for job in jobs:
         path = job.folder / "config.json"
         if path.exists() and read_json(path).get("settings") != job.settings.to_json():
@@ -99,8 +121,17 @@ def make_jobs(out: Path, task: str, preset: str, text: str, seeds: int, override
     return jobs
 
 
-def compare(out: Path, jobs: list[Job], command: str, workers: int, bar) -> list[dict]:
-    """Run what is not finished, `workers` at a time; after each, write table.md, table.json and table.png into `out`.
+def check_models(jobs: list[Job], dataset) -> None:
+    """Raises: InputError naming the first variant, not finished, that cannot read the data, or start from its init=."""
+    for job in {job.variant: job for job in jobs if job.result() is None}.values():
+        try:
+            first_params(job.settings.config(dataset), job.settings.train)
+        except InputError as error:
+            raise InputError(f"--compare {job.variant}: {error}") from None
+
+
+def compare(out: Path, jobs: list[Job], command: str, bar) -> list[dict]:
+    """Run what is not finished; after each, write table.md, table.json and table.png into `out`.
 
     bar: a tqdm bar, advanced by steps
     -> one row for each finished run
@@ -111,10 +142,10 @@ def compare(out: Path, jobs: list[Job], command: str, workers: int, bar) -> list
     with only_process(out), stop_requests() as stop:
         waiting = [job for job in jobs if job.result() is None]
         bar.update(sum(job.settings.train.steps for job in jobs if job not in waiting))
-        rows = write_tables(out, jobs, failed, command, workers)
+        rows = write_tables(out, jobs, failed, command)
         try:
             while running or (waiting and not stop):
-                while waiting and len(running) < workers and not stop:
+                while waiting and len(running) < jobs[0].at_a_time and not stop:
                     running.append(start(waiting.pop(0)))
                 if stop and not asked:
                     asked = True
@@ -124,8 +155,8 @@ def compare(out: Path, jobs: list[Job], command: str, workers: int, bar) -> list
                 ended = [job for job, process, pipe in running if has_ended(job, process, pipe, bar, failed)]
                 running = [started for started in running if started[0] not in ended]
                 for job in () if stop else ended:
-                    rows = write_tables(out, jobs, failed, command, workers)
-                    bar.write(f"{job.folder.name}: {failed.get(job.folder.name) or told(job)}")
+                    rows = write_tables(out, jobs, failed, command)
+                    console.tell(f"{job.folder.name}: {failed.get(job.folder.name) or told(job)}", report=bar.write)
         finally:
             for _, process, _ in running:
                 process.kill()
@@ -138,6 +169,11 @@ def told(job: Job) -> str:
     """A finished run in half a line."""
     result = job.result()
     return f"test accuracy {result['test_accuracy']:.3f}, {result['seconds']:.0f} s"
+
+
+def state(job: Job) -> str:
+    """Of a run that has no result."""
+    return "not finished" if (job.folder / "last.npz").exists() else "not yet"
 
 
 def start(job: Job):
@@ -189,6 +225,7 @@ class PipeBar:
 
 def run_job(job: Job, pipe) -> None:
     """A run's process: start or resume it, train it to its end, and add the peak memory to its result."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")  # as run_lra.py: it is reported
     os.setsid()  # a Ctrl-C in the terminal reaches only the comparing process, which asks every run to save
     try:
         backend.use(job.backend)
@@ -205,6 +242,9 @@ def run_job(job: Job, pipe) -> None:
         result |= {
             "seconds_per_step": run.progress.seconds / run.progress.step,
             "peak_memory_bytes": next(memory) if bar.steps > 1 else None,  # of a process that has trained
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "machine": measuring.machine(),
+            "runs_at_a_time": job.at_a_time,
         }
         text = json.dumps(result, indent=1).encode()
         write_atomically(job.folder / "result.json", lambda file: file.write(text))
@@ -216,24 +256,24 @@ def run_job(job: Job, pipe) -> None:
         sys.exit(2)
 
 
-def rows_of(jobs: list[Job], command: str, workers: int) -> list[dict]:
+def rows_of(jobs: list[Job], command: str) -> list[dict]:
     """The finished runs as flat records, each with what it takes to repeat it."""
     rows = []
     for job in jobs:
         result = job.result()
         if result is not None:
-            written = time.strftime("%Y-%m-%d", time.gmtime((job.folder / "result.json").stat().st_mtime))
             shape = {"preset": job.settings.preset, "batch_size": job.settings.train.batch_size}
-            where = {"date": written, "machine": measuring.machine(), "runs_at_a_time": workers, "command": command}
-            rows.append({"variant": job.variant} | result | shape | where)
+            rows.append({"variant": job.variant} | result | shape | {"command": command})
     return rows
 
 
-def write_tables(out: Path, jobs: list[Job], failed: dict, command: str, workers: int) -> list[dict]:
+def write_tables(out: Path, jobs: list[Job], failed: dict, command: str) -> list[dict]:
     """Write table.json, table.md and table.png for what is finished, naming what is not. -> the rows."""
-    rows = rows_of(jobs, command, workers)
+    rows = rows_of(jobs, command)
     done = {f"{row['variant']}-seed{row['seed']}" for row in rows}
-    missing = {job.folder.name: failed.get(job.folder.name, "not yet") for job in jobs if job.folder.name not in done}
+    missing = {
+        job.folder.name: failed.get(job.folder.name) or state(job) for job in jobs if job.folder.name not in done
+    }
     texts = {"table.json": json.dumps(rows, indent=1), "table.md": markdown(rows, missing)}
     for name, text in texts.items():
         write_atomically(out / name, lambda file, text=text: file.write(text.encode()))

@@ -22,13 +22,13 @@ def accuracy_text(rows: list[dict]) -> str:
 
 
 def markdown_table(rows: list[dict]) -> str:
-    """One line a variant, the best mean accuracy in bold."""
+    """One line a variant; of several the best mean accuracy in bold, and with it what reads the same."""
     groups = by_variant(rows)
-    best = max((mean(row["test_accuracy"] for row in group) for group in groups.values()), default=0.0)
+    best = f"{max((100 * mean(row['test_accuracy'] for row in group) for group in groups.values()), default=0):.1f}"
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for name, group in groups.items():
         accuracy = accuracy_text(group)
-        if mean(row["test_accuracy"] for row in group) == best:
+        if len(groups) > 1 and accuracy.split()[0] == best:
             accuracy = f"**{accuracy}**"
         peaks = [row["peak_memory_bytes"] for row in group if row["peak_memory_bytes"] is not None]
         cells = [
@@ -47,11 +47,11 @@ def markdown_table(rows: list[dict]) -> str:
 def caption(rows: list[dict]) -> str:
     """What was run, where and when, and the command that repeats it."""
     row = rows[0]
-    dates = sorted({r["date"] for r in rows})
+    dates, machines, parallel = (sorted({str(r[name]) for r in rows}) for name in ("date", "machine", "runs_at_a_time"))
     return (
         f"{row['task']}, preset {row['preset']}: {row['steps']:,} steps of {row['batch_size']} rows; majority class "
-        f"{100 * row['majority_share']:.1f} %; {row['machine']}; {row['runs_at_a_time']} run(s) at a time, one thread "
-        f"each; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n`{row['command']}`"
+        f"{100 * row['majority_share']:.1f} %; {' and '.join(machines)}; {' or '.join(parallel)} run(s) at a time, "
+        f"one thread each; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n`{row['command']}`"
     )
 
 

@@ -76,7 +76,14 @@ def test_long_table_leaves_out_what_was_not_measured():
 
 @pytest.mark.parametrize(
     "options",
-    [["--rounds", "0"], ["--steps", "0"], ["--threads", "-1"], ["--seconds", "nan"], ["--replay-budget", "-1"]]
+    [
+        ["--rounds", "0"],
+        ["--contenders", "amrb", "amrb"],
+        ["--steps", "0"],
+        ["--threads", "-1"],
+        ["--seconds", "nan"],
+        ["--replay-budget", "-1"],
+    ]
     + [["--json", "nowhere/x.json"], ["--long", "nowhere/x.png"], ["--json", "."], ["--configs", "tiny"], ["--tf32"]],
     ids=" ".join,
 )

@@ -110,7 +110,12 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
         (["--compare", "../rmaat"], "is not MODEL"),
         (["--compare", "rmaaat"], "--model rmaaat: unknown"),
         (["--compare", "rmaat+retention=no"], "retention"),
-        (["--compare", "rmaat+seed=3"], "--seeds"),
+        (["--compare", "rmaat+seed=3"], "--compare rmaat+seed=3: seed must be the same for all"),
+        (["--compare", "rmaat+steps=20,rmt"], "--compare rmaat+steps=20: steps must be the same for all"),
+        (["--compare", "rmaat,rmt+class_within=4"], "class_within must be the same for all"),
+        (["--compare", "rmaat,rmt+segment_length=3"], "--compare rmt+segment_length=3: recall has rows of up to 16"),
+        (["--compare", "rmaat,rmt+init=nowhere.npz"], "--compare rmt+init=nowhere.npz: nowhere.npz: "),
+        (["--compare", "rmaat+"], "--compare rmaat+: "),
         (["--compare", "rmaat", "--seeds", "0"], "--seeds 0"),
         (["--compare", "rmaat", "--set", "seed=x"], "seed"),
         (["--compare", "rmaat", "--model", "rmt"], "--model"),
@@ -144,12 +149,60 @@ def test_a_comparison_is_not_resumed_as_a_run(compared, capsys):
 )
 def test_a_damaged_result_is_named(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
-    (job,) = compare.make_jobs(
-        tmp_path, "recall", "quick", "rmaat", 1, {}, data_dir=tmp_path, cache_dir=None, backend="numpy",
-        replay_budget=0, tf32=False,
-    )  # fmt: skip
     with pytest.raises(InputError, match="result.json: is not readable; remove"):
-        replace(job, folder=tmp_path).result()
+        job_in(tmp_path).result()
+
+
+def job_in(folder):
+    """A job whose folder is the given one."""
+    (job,) = compare.make_jobs(
+        folder, "recall", "quick", "rmaat", 1, {}, data_dir=folder, cache_dir=None, backend="numpy",
+        replay_budget=0, tf32=False, at_a_time=1,
+    )  # fmt: skip
+    return replace(job, folder=folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"peak_memory_bytes": "x"}, {"test_accuracy": 17}, {"test_accuracy": None}, {"steps": True},
+        {"seconds_per_step": float("nan")}, {"parameters": -5}, {"machine": 3}, {"seconds": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_result_of_wrong_values_is_damaged(compared, tmp_path, damage):
+    result = json.loads((compared / "rmaat-seed0" / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert job_in(tmp_path).result() == result
+    (tmp_path / "result.json").write_text(json.dumps(result | damage))
+    with pytest.raises(InputError, match="result.json: is not readable; remove"):
+        job_in(tmp_path).result()
+
+
+def test_a_table_tells_how_each_run_was_made_not_how_it_was_written(compared):
+    """Two at a time, although nothing is left to do for one at a time; and the day of the run, not of the file."""
+    os.utime(compared / "rmaat-seed0" / "result.json", (0, 0))
+    before = json.loads((compared / "table.json").read_text())
+    arguments = [*TINY, "--workers", "1", "--compare", VARIANTS, "--seeds", "2", "--out", str(compared)]
+    assert run_lra.main(arguments) == 0
+    after = json.loads((compared / "table.json").read_text())
+    assert [r["runs_at_a_time"] for r in after] == [2] * 4 and [r["date"] for r in after] == [r["date"] for r in before]
+
+
+def test_a_comparison_does_not_go_into_a_runs_folder(tmp_path, capsys):
+    (tmp_path / "last.npz").write_bytes(b"")
+    assert run_lra.main([*TINY, "--compare", "rmaat", "--out", str(tmp_path)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_nobody_at_the_other_end_of_stdout_ends_no_comparison(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, SCRIPT, *TINY, "--compare", "rmaat,rmt", "--out", tmp_path / "out"]
+    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert process.returncode == 0 and process.stderr == ""
+    assert len(json.loads((tmp_path / "out" / "table.json").read_text())) == 2
 
 
 def test_table_of_rows():
@@ -160,3 +213,6 @@ def test_table_of_rows():
     text = compare_table.markdown(rows, {"c-seed0": "not yet"})
     assert text.endswith("Not run: c-seed0 (not yet)\n") and "majority class 10.0 %" in text
     assert mean(r["test_accuracy"] for r in compare_table.by_variant(rows)["a"]) == 0.52
+    tie = compare_table.markdown_table([row("a", 0, 0.5001), row("b", 0, 0.5002), row("c", 0, 0.40)]).splitlines()
+    assert "**50.0**" in tie[2] and "**50.0**" in tie[3] and "**" not in tie[4]
+    assert "**" not in compare_table.markdown_table([row("a", 0, 0.50)])
