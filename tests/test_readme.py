@@ -11,16 +11,18 @@ ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "lessons" / "results").glob("*.json"))
 
 
-def curriculum(stages):
+def curriculum(found):
     """The Markdown of runs that continue each other: their commands, and what each reached."""
-    columns = ("tokens", "steps", "seconds", "validation accuracy", "test accuracy", "last step")
+    columns = ("model", "tokens", "steps", "seconds", "validation accuracy", "test accuracy", "last step")
+    columns += ("10,000 more trees",)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for stage in stages:
+    for stage in found["stages"]:
         result = stage["result"]
         shares = [f"{100 * result[name]:.2f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]
-        cells = [stage["tokens"], f"{result['steps']:,}", f"{result['seconds']:,.0f}", *shares]
+        shares.append(f"{100 * stage['more_trees_accuracy']:.1f} %" if "more_trees_accuracy" in stage else "")
+        cells = [f"`{result['model']}`", stage["tokens"], f"{result['steps']:,}", f"{result['seconds']:,.0f}", *shares]
         lines.append("| " + " | ".join(cells) + " |")
-    return ["\n".join(stage["command"] for stage in stages), "\n".join(lines)]
+    return ["\n".join(found["commands"]), "\n".join(lines)]
 
 
 def tables(path):
@@ -29,7 +31,7 @@ def tables(path):
     if isinstance(found, list):
         return [compare_table.caption(found), compare_table.markdown_table(found)]
     if "stages" in found:
-        return curriculum(found["stages"])
+        return curriculum(found)
     if found["rows"][0]["config"].startswith("long:"):
         return [benchmark.long_table(found["rows"])]
     return [benchmark.speed_table(found["rows"]), benchmark.target_table(benchmark.check_targets(found["rows"]))]
