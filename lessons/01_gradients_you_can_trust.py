@@ -8,7 +8,7 @@
 # worse place, and nobody is told. So before anything is trained, each pair is measured against a definition that needs
 # no calculus at all: *change the input a little and see how much the output changes*.
 #
-# Read beside this: `rmaat_np/gradcheck.py` (36 lines), `rmaat_np/layers.py`, `tests/test_seeded_bugs.py`.
+# Read beside this: `rmaat_np/gradcheck.py` (36 lines), `rmaat_np/layers.py`, `tests/model/test_seeded_bugs.py`.
 
 # %%
 from math import erf, pi

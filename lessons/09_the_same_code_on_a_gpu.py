@@ -14,7 +14,7 @@
 # it has never run on one; the README's section "Routes" has the present state. The counts below are facts about the
 # code. The timeline is a model with round numbers, not a measurement. Only the last part uses a GPU, if there is one.
 #
-# Read beside this: `rmaat_np/backend.py`, `tests/strict_device.py`, `tests/test_gpu.py`.
+# Read beside this: `rmaat_np/backend.py`, `tests/helpers/strict_device.py`, `tests/cuda/test_gpu.py`.
 
 # %%
 import sys
@@ -178,7 +178,7 @@ for habit, count in waits.items():
 
 # %% [markdown]
 # The counts do not say how many milliseconds a stop costs; that depends on how far ahead the host was. They say where
-# to look, and a test holds them: a `float` inside a step breaks `tests/test_backend.py` on any machine.
+# to look, and a test holds them: a `float` inside a step breaks `tests/model/test_backend.py` on any machine.
 
 # %%
 figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.2), layout="constrained", width_ratios=(1.5, 1))

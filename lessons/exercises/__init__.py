@@ -1,1 +1,1 @@
-"""A package, so that its checks and tests/test_exercises.py can be collected in one pytest run."""
+"""A package, so that its checks and tests/lessons/test_exercises.py can be collected in one pytest run."""

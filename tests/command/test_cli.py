@@ -1,0 +1,467 @@
+"""The command: what it prints, its exit codes, and one line on stderr for everything that a user can get wrong."""
+
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from helpers.calls import SCRIPT, TINY, assert_refused
+
+import run_lra
+from rmaat_np import console, train
+from rmaat_np.data import recall
+from rmaat_np.settings import MODELS
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Run in an empty folder, and draw no pictures: that takes longer than these runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_curve", lambda folder: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run; tests that write into it take a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "draw_curve", lambda folder: None)
+        assert run_lra.main([*TINY, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run, named `run` in the working folder."""
+    return Path(shutil.copytree(finished, tmp_path / "run").name)
+
+
+def result_of(folder):
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+# what works
+
+
+def test_training_says_what_it_does_and_where_everything_is(call):
+    code, out, err = call(*TINY, "--out", "runs/new", "--set", "retention=online")
+    assert (code, err) == (0, "")
+    assert {"config.json", "metrics.jsonl", "result.json", "best.npz", "last.npz"} <= set(os.listdir("runs/new"))
+    assert 'retention="online"' in out and "steps=6" in out and "numpy" in out and "2 segments of 8 tokens" in out
+    assert f"test accuracy {result_of('runs/new')['test_accuracy']:.3f}" in out
+    assert "step 3: validation" in out and "step 6: validation" in out
+    assert "--eval runs/new/best.npz" in out
+
+
+def test_commands_can_be_pasted_into_a_shell(call):
+    _, out, _ = call(*TINY, "--out", "ein Lauf", "--steps", 1)
+    (advice,) = [line for line in out.splitlines() if line.startswith("evaluate again: python run_lra.py ")]
+    code, _, _ = call(*shlex.split(advice)[4:])
+    assert code == 0
+
+
+def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt(signal.SIGINT)
+
+    monkeypatch.setattr(train, "train_step", stop)
+    where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0"]
+    code, _, err = call(*TINY, "--out", "run", *where)
+    words = shlex.split(err.partition("go on with: ")[2])
+    assert code == 130 and words[2:] == ["--resume", "run", "--workers", "1", *where]
+
+
+@pytest.mark.parametrize("device", ["pipe", "/dev/full"])
+def test_nobody_listens(finished, device):
+    """A dead `tee` or a full disk behind stdout: the run goes on to its end, and says nothing more."""
+    options = [*TINY, "--out", "run", "--set", "eval_every=1"]
+    reader, writer = os.pipe() if device == "pipe" else (None, os.open(device, os.O_WRONLY))
+    if reader is not None:
+        os.close(reader)
+    command = [sys.executable, str(SCRIPT), *options]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert result_of("run")["steps"] == 6
+
+
+def test_metrics_that_are_lost(call, finished, run):
+    (run / "metrics.jsonl").unlink()
+    code, _, err = call("--resume", run)
+    assert (
+        code == 0
+        and err == f"{run / 'metrics.jsonl'}: the lines of 6 steps are missing or damaged; going on without them\n"
+    )
+
+
+def test_best_checkpoint_alone(call, run):
+    """Neither overwritten nor passed over in the advice."""
+    (run / "last.npz").unlink()
+    assert_refused(call("--resume", run), "last.npz: no such checkpoint", f"--resume {run / 'best.npz'}")
+    assert_refused(call(*TINY, "--out", run), "already holds a run", f"--resume {run / 'best.npz'}")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains(call, model):
+    code, _, err = call(*TINY, "--out", "run", "--model", model, "--steps", 2)
+    assert (code, err) == (0, "")
+    assert result_of("run")["model"] == model
+    assert result_of("run")["method"] == MODELS[model].get("method", "amrb")
+
+
+def test_default_folder_is_named_after_the_run(call):
+    code, _, _ = call(*TINY, "--steps", 1)
+    (folder,) = Path("runs").iterdir()
+    assert code == 0 and folder.name.startswith("recall-rmaat-") and (folder / "result.json").exists()
+
+
+def test_options_reach_the_run(call):
+    options = ("--steps", 2, "--lr", 0.5, "--seed", 9, "--method", "bptt", "--preset", "quick", "--replay-budget", 1.5)
+    assert call(*TINY, *options, "--out", "run")[0] == 0
+    saved = train.load_run("run").settings
+    assert (saved.train.steps, saved.train.lr, saved.train.seed, saved.train.method) == (2, 0.5, 9, "bptt")
+    assert (saved.train.batch_size, saved.preset, saved.fields["num_memory"]) == (8, "quick", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [("best.npz", "test_accuracy"), ("last.npz", "test_accuracy_last"), ("", "test_accuracy_last")],
+    ids=["best", "last", "folder"],
+)
+def test_evaluation_repeats_the_result(call, finished, name, which):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    code, out, err = call("--eval", finished / name)
+    assert code == 0 and "parameters" in err
+    scores = json.loads(out)
+    assert scores["test_accuracy"] == result_of(finished)[which]
+    assert scores["checkpoint"] == str(finished / (name or "last.npz"))
+    assert scores["step"] == (result_of(finished)["best_step"] if name == "best.npz" else 6)
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_finished_run_can_be_resumed(call, run, finished):
+    code, out, err = call("--resume", run)
+    assert (code, err) == (0, "")
+    assert result_of(run) == result_of(finished)
+    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_help(call):
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    options = ("task", "preset", "model", "backend", "method", "steps", "batch-size", "lr", "seed", "data-dir", "out")
+    assert all(f"--{option} " in out for option in (*options, "resume", "eval", "workers", "replay-budget", "set"))
+
+
+def test_workers_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert console.default_workers() == 1
+
+
+# interrupted, in a process of its own
+
+
+@pytest.fixture
+def start_process():
+    """Start the command in a process of its own; those that still run at the end of the test are killed."""
+    started = []
+
+    def start_process(*arguments):
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield start_process
+    for process in started:
+        with process:
+            process.kill()
+
+
+def wait_for(path, process):
+    """Until the file is there."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_interrupted_process_goes_on_bit_for_bit(start_process):
+    options = [*TINY, "--steps", 200, "--set", "eval_every=20", "--set", "dropout=0.1"]
+    process, whole = start_process(*options, "--out", "run"), start_process(*options, "--out", "whole")
+    wait_for(Path("run/best.npz"), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    step = train.load_run("run").progress.step
+    assert 20 <= step < 200
+    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
+
+    for going_on in (start_process("--resume", "run", "--workers", 1), whole):
+        _, err = going_on.communicate(timeout=60)
+        assert going_on.returncode == 0, err
+    for name in ("last.npz", "best.npz"):
+        with np.load(f"run/{name}") as ours, np.load(f"whole/{name}") as theirs:
+            assert ours.files == theirs.files
+            for key in set(ours.files) - {"meta"}:
+                np.testing.assert_array_equal(ours[key], theirs[key], err_msg=f"{name} {key}")
+    assert Path("run/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+    assert result_of("run")["test_accuracy"] == result_of("whole")["test_accuracy"]
+
+
+def test_interrupted_before_training(call, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_lra, "load_dataset", stop)
+    assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("resume", [False, True], ids=["new", "resumed"])
+def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    previous = signal.signal(number, run_lra.stop_at_once)  # SIGINT too: in the background it is ignored
+    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: os.kill(os.getpid(), number) or time.sleep(5))
+    try:
+        outcome = call(*(["--resume", run] if resume else [*TINY, "--out", "new"]))
+    finally:
+        signal.signal(number, previous)
+    assert_refused(outcome, "interrupted", "nothing was changed", "the same command", code=128 + number)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before and not Path("new").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, number):
+    def stop_twice(*_):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_step", stop_twice)
+        code, _, err = call(*TINY, "--out", "run")
+    assert code == 128 + number
+    assert (
+        err == "stopped at once, back to the last checkpoint; go on with: python run_lra.py --resume run --workers 1\n"
+    )
+    assert call("--resume", "run")[0] == 0 and result_of("run")["steps"] == 6
+
+
+def test_sigterm_ends_the_process_with_its_state_saved(start_process):
+    process = start_process(*TINY, "--steps", 5000, "--out", "run")
+    wait_for(Path("run/best.npz"), process)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    step = train.load_run("run").progress.step
+    assert process.returncode == 143 and 3 <= step < 5000
+    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
+
+
+# resuming with options that contradict the run
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--lr", 0.5), ("lr is 0.002", "0.5")),
+        (("--steps", 99), ("steps is 6", "99")),
+        (("--method", "bptt"), ("method is 'amrb'", "'bptt'")),
+        (("--model", "rmt"), ("model is 'rmaat'", "'rmt'")),
+        (("--task", "text"), ("task is 'recall'", "'text'")),
+        (("--preset", "small"), ("preset is 'quick'", "'small'")),
+        (("--set", "d_model=32"), ("d_model is 16", "32")),
+        (("--set", "dropout=0.5"), ("dropout is 0.0", "0.5")),
+        (("--set", "d_modl=32"), ("--set d_modl", "unknown", "d_model")),
+        (("--set", "lr"), ("--set lr", "key=value")),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+def test_contradicting_options(call, finished, mode, options, fragments):
+    assert_refused(call(mode, finished / "last.npz", *options), *fragments)
+
+
+def test_agreeing_options_are_accepted(call, run):
+    same = ("--lr", 0.002, "--task", "recall", "--model", "rmaat", "--set", "dropout=0.0", "--set", "alpha=1")
+    assert call("--resume", run, *same)[0] == 0
+
+
+# wrong input: exit code 2 and one line, and no folder is made
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--set", "d_modl=32"), ("--set d_modl", "did you mean d_model")),
+        (("--set", "d_model"), ("--set d_model", "key=value")),
+        (("--set", "d_model=15"), ("d_model 15", "num_heads 2")),
+        (("--set", "d_model=big"), ("d_model", "'big'", "whole number")),
+        (("--set", "num_memory=0"), ("num_memory", 'pooling to "mean"')),
+        (("--set", "segment_length=abc"), ("segment_length", "'abc'", "whole number")),
+        (("--set", "segment_length=0"), ("segment_length", "at least 1")),
+        (("--set", "weight_decay=inf"), ("weight_decay", "inf")),
+        (("--steps", 0), ("steps", "at least 1")),
+        (("--lr", 0), ("lr", "above 0")),
+        (("--preset", "huge"), ("--preset huge", "quick")),
+        (("--workers", 0), ("--workers 0", "at least 1")),
+        (("--replay-budget", -1), ("--replay-budget -1", "from 0 to")),
+        (("--replay-budget", "nan"), ("--replay-budget nan",)),
+        (("--replay-budget", "inf"), ("--replay-budget inf",)),
+        (("--replay-budget", "1e308"), ("--replay-budget 1e+308",)),
+        (("--set", f"segment_length={10**22}"), ("segment_length", "that an array can have")),
+        (("--set", "d_model=1000000000000"), ("allocate",)),
+    ],
+    ids=str,
+)
+def test_wrong_options(call, options, fragments):
+    assert_refused(call(*TINY, "--out", "run", *options), *fragments)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--foo",), ("unrecognized arguments", "--foo")),
+        (("--lr", "fast"), ("--lr", "'fast'")),
+        (("--task", "chess"), ("--task", "'chess'", "listops")),
+        (("--model", "gpt"), ("--model", "'gpt'", "rmaat")),
+        (("--backend", "jax"), ("--backend", "'jax'", "cupy")),
+        (("--step", "5"), ("--step",)),
+        (("--set",), ("--set", "expected one argument")),
+        (("--resume", "a", "--out", "b"), ("--out", "--resume", "not allowed with")),
+        (("--resume", "a", "--eval", "b"), ("--eval", "--resume", "not allowed with")),
+        (("--eval", "a", "--out", "b"), ("--out", "--eval", "not allowed with")),
+        (("--compare", ""), ("--compare", "is not MODEL")),
+        (("--compare", "rmaat", "--detect-anomaly"), ("--compare", "--detect-anomaly")),
+        (("--out", ""), ("--out", "is empty")),
+        (("--preset", ""), ("--preset", "is empty")),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_exist_or_do_not_go_together(call, options, fragments):
+    assert_refused(call(*options), *fragments)
+
+
+def test_rows_longer_than_the_model_reads(call, monkeypatch):
+    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
+    outcome = call(*TINY, "--out", "run")
+    assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "--set")
+    assert not Path("run").exists()
+
+
+def test_folder_that_holds_a_run(call, run, finished):
+    assert_refused(call(*TINY, "--out", run), "run: already holds a run", "--resume run", "--out")
+    for path in finished.iterdir():
+        assert (run / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/below", "n" * 300])
+def test_folders_that_cannot_be_made(call, name):
+    Path("taken").write_text("a file")
+    assert_refused(call(*TINY, "--out", name), name)
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+def test_missing_checkpoints(call, mode):
+    Path("empty").mkdir()
+    for name in ("nothing", "nothing.npz", "no/last.npz", "empty", "n" * 300):
+        assert_refused(call(mode, name), name)
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+@pytest.mark.parametrize("size", [0, 10, 1000, -1000, -1])
+def test_truncated_checkpoints(call, run, mode, size):
+    path = run / "last.npz"
+    path.write_bytes(path.read_bytes()[:size])
+    assert_refused(call(mode, path), path, "not a readable checkpoint")
+    assert_refused(call(mode, run), path, "not a readable checkpoint")
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+def test_files_that_are_no_checkpoints(call, run, mode):
+    np.savez("foreign.npz", x=np.ones(3))
+    np.save("array.npy", np.ones(3))
+    os.mkfifo("pipe.npz")
+    for path in ("foreign.npz", "array.npy", "pipe.npz", run / "metrics.jsonl", run / "config.json"):
+        assert_refused(call(mode, path), path)
+
+
+def test_evaluation_of_parameters_that_are_not_finite(call, run):
+    arrays = dict(np.load(run / "best.npz"))
+    np.savez(run / "best.npz", **arrays | {"params/embed.token": np.nan * arrays["params/embed.token"]})
+    code, out, err = call("--eval", run / "best.npz")
+    assert (code, out) == (2, "") and "best.npz: test loss is nan; use an earlier checkpoint" in err.splitlines()[-1]
+
+
+def test_folder_that_another_process_trains_in(run, start_process):
+    with train.only_process(run):
+        process = start_process("--resume", run)
+        out, err = process.communicate(timeout=60)
+    assert_refused((process.returncode, out, err), "run: another process trains in this folder", "--out")
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+def test_folder_whose_files_cannot_be_opened(call, run, name):
+    (run / name).unlink()
+    (run / name).mkdir()
+    assert_refused(call("--resume", run), run / name)
+
+
+@pytest.mark.parametrize("room", [0, 2000, 10_000])
+def test_full_disk(call, room):
+    """Nothing fits; config.json and the first lines fit; all but a checkpoint fits."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        outcome = call(*TINY, "--steps", 60, "--set", "eval_every=30", "--out", "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_refused(outcome, "File too large")
+    assert set(os.listdir("run")) <= {".lock", "config.json", "metrics.jsonl"}
+
+
+def test_divergence(call):
+    """One line, and none of NumPy's warnings, which would be errors here."""
+    options = ("--lr", 1e30, "--set", "warmup_steps=0", "--out", "run")
+    assert_refused(call(*TINY, *options), "loss", "--lr", code=1)
+
+
+@pytest.mark.parametrize(("cupy", "remedy"), [(None, "pip install cupy"), (ModuleType("cupy"), "nvidia-smi")])
+def test_cupy_cannot_be_used(call, monkeypatch, cupy, remedy):
+    """It is not installed, or it finds no device."""
+    if cupy is not None:
+        cupy.is_available = lambda: False
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert_refused(call(*TINY, "--out", "run", "--backend", "cupy"), "backend cupy", remedy)
+    assert not Path("run").exists()
+
+
+def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
+    assert_refused(call(*TINY, "--out", "run", "--tf32"), "--tf32", "--backend cupy")
+    monkeypatch.setattr(run_lra.backend, "use", lambda name: None)  # as if CuPy were usable
+    options = ("--out", "run", "--backend", "cupy", "--tf32", "--dtype", "float64")
+    assert_refused(call(*TINY, *options), "--tf32", "float64")
+    assert not Path("run").exists()
+
+
+def test_dtype(call):
+    code, said, _ = call(*TINY, "--out", "run", "--dtype", "float64")
+    assert code == 0 and "float64, backend numpy" in said
+    assert json.loads(Path("run/config.json").read_text())["settings"]["train"]["dtype"] == "float64"
+
+
+def test_tqdm_is_not_installed(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    assert_refused(call(*TINY, "--out", "run"), "tqdm", "pip install tqdm")

@@ -1,0 +1,68 @@
+"""The memory update and the segment in every situation, with inputs to differentiate them at."""
+
+from dataclasses import replace
+
+import numpy as np
+from helpers.checks import CFG, KEY, Pair, normal, on_device, pair_of, random_params
+
+from rmaat_np import backend, memory, model, replay
+from rmaat_np.segments import Segment
+
+FACTOR = np.array([0.25, 1.0, 0.6])[:, None, None]
+PADDED = [[1, 0, 2], [3, 4, 0], [2, 5, 6]]
+WHOLE = [[1, 1, 2], [3, 4, 1], [2, 5, 6]]
+SHORT = [[1, 0], [3, 4], [2, 5]]
+
+
+def segment_pair(tokens, going_on, key=None, t=1, **switches) -> Pair:
+    """A segment: gradients of the memory that it got, of the features and of every parameter that it reads."""
+    cfg, tokens = replace(CFG, **switches), np.array(tokens)
+    batch, M = len(tokens), cfg.num_memory
+    unread = ("head.", "memory.init", "rel.weight")
+    params = {name: p for name, p in random_params(cfg).items() if not any(part in name for part in unread)}
+    names = [f"blocks.{layer}.attn.rel.features" for layer in range(cfg.num_layers)] if cfg.astro else []
+    rng = np.random.default_rng(6)
+    features = {name: rng.random((M + cfg.segment_length, cfg.d_model)) for name in names}
+    mask = np.concatenate([np.ones((batch, M)), tokens != 0], axis=1)[:, :, None]
+
+    def forward(inputs):
+        dtype = inputs["memory"].dtype
+        segment = Segment(
+            index=t,
+            tokens=on_device(tokens),
+            mask=None if mask.all() else on_device(mask.astype(dtype)),
+            factor=on_device(FACTOR[:going_on].astype(dtype)),
+            going_on=going_on,
+            dropout=on_device(key),
+        )
+        layer_features = [inputs[name] for name in names]
+        *outs, cache = model.segment_forward(inputs, layer_features, cfg, segment, inputs["memory"])
+        return tuple(outs), cache
+
+    def backward(douts, cache):
+        dmemory, segment_grads = model.segment_backward(*douts, cache)
+        shapes = {name: p.shape for name, p in (params | features).items()}
+        grads = {name: backend.xp.zeros(shape, dtype=dmemory.dtype) for name, shape in shapes.items()}
+        replay.add_segment_grads(grads, segment_grads, t)
+        return grads | {"memory": dmemory}
+
+    return Pair(params | features | normal(memory=(batch, M, cfg.d_model)), forward, backward)
+
+
+MEMORIES = normal(memory=(3, 2, 4), written=(3, 2, 4))
+UPDATES = {mode: pair_of(memory, "memory_update", MEMORIES, factor=FACTOR, mode=mode) for mode in memory.KEEPS_OLD}
+PAIRS = {
+    **{f"update {mode}": pair for mode, pair in UPDATES.items()},
+    **{f"segment {mode}": segment_pair(PADDED, 2, retention=mode) for mode in memory.KEEPS_OLD},
+    "segment, all go on": segment_pair(WHOLE, 3),
+    "segment, none goes on": segment_pair(PADDED, 0),
+    "segment, short": segment_pair(SHORT, 1),
+    "segment, one sequence": segment_pair(PADDED[:1], 0, t=0),
+    "segment, post, dropout": segment_pair(PADDED[:2], 1, KEY, norm="post"),
+    "segment, softmax": segment_pair(PADDED, 2, attention="softmax"),
+    "segment, no segment embedding": segment_pair(PADDED, 2, segment_embedding=False),
+    "segment, mean": segment_pair(PADDED, 2, pooling="mean"),
+    "segment, mean, short, dropout": segment_pair(SHORT[:2], 1, KEY, pooling="mean"),
+    "segment, mean, nothing padded": segment_pair(WHOLE, 2, pooling="mean"),
+    "segment, no memory": segment_pair(PADDED, 2, pooling="mean", num_memory=0),
+}

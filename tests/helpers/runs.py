@@ -1,0 +1,61 @@
+"""Tiny runs of the recall probe, and what the tests of training ask of a run."""
+
+import json
+import resource
+from contextlib import contextmanager
+
+import numpy as np
+
+from rmaat_np import train
+from rmaat_np.settings import resolve
+
+STEPS = 12
+SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
+SIZES |= {"class_within": 8, "length": 16}
+SIZES |= {"num_memory": 2, "dropout": 0.1, "steps": STEPS, "batch_size": 8, "eval_every": 5, "warmup_steps": 4}
+
+
+def start(folder, data, **overrides):
+    return train.new_run(folder, resolve("recall", "quick", "rmaat", SIZES | overrides), data)
+
+
+def arrays_of(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files if name != "meta"}
+
+
+def assert_equal_runs(left, right):
+    """Checkpoints bit for bit, metrics line for line, and the result but for its timing."""
+    for name in ("last.npz", "best.npz"):
+        ours, theirs = arrays_of(left / name), arrays_of(right / name)
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=f"{name} {key}")
+    assert (left / "metrics.jsonl").read_bytes() == (right / "metrics.jsonl").read_bytes()
+    timing = {"seconds": 0, "tokens_per_second": 0}
+    results = [json.loads((folder / "result.json").read_text()) | timing for folder in (left, right)]
+    assert results[0] == results[1]
+
+
+def at_step(monkeypatch, step, act):
+    """Call act() in the middle of a training step, 1 for the first."""
+    original = train.train_step
+
+    def train_step(run, *args):
+        row = original(run, *args)
+        if row["step"] == step:
+            act()
+        return row
+
+    monkeypatch.setattr(train, "train_step", train_step)
+
+
+@contextmanager
+def disk_full_after(nbytes: int):
+    """No file may grow past `nbytes`: the kernel refuses the write as it would on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,0 +1,112 @@
+"""The whole model: gradients at every switch, ragged batches, padding, and the smallest sizes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.checks import CFG, CONFIGS, check_alone, check_model, check_same, ragged_batch, random_params
+
+import rmaat_np as rn
+from rmaat_np import replay
+from rmaat_np.errors import InputError
+
+
+@pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
+def test_gradients(cfg):
+    check_model(cfg)
+
+
+@pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
+def test_a_sequence_in_a_batch_is_what_it_is_alone(cfg):
+    check_alone(cfg)
+
+
+@pytest.mark.parametrize("name", ["default", "softmax", "mean", "pair"])
+def test_padding_is_not_read_and_has_no_gradient(name):
+    cfg = CONFIGS[name]
+    params, (tokens, labels) = random_params(cfg), ragged_batch(cfg)
+    logits = rn.predict(params, cfg, tokens)
+    _, grads, _ = rn.loss_and_grads(params, cfg, tokens, labels)
+    assert not grads["embed.token"][0].any()
+    params["embed.token"][0] = 1e3
+    np.testing.assert_array_equal(rn.predict(params, cfg, tokens), logits)
+
+
+@pytest.mark.parametrize("name", ["default", "softmax", "mean", "pair"])
+def test_columns_of_nothing_but_padding(name):
+    """Behind the longest sequence they change nothing; inside, the result is finite."""
+    cfg = CONFIGS[name]
+    params, (tokens, labels) = random_params(cfg, "float32"), ragged_batch(cfg)
+    wider = np.concatenate([tokens, np.zeros(tokens.shape[:-1] + (4,), dtype=tokens.dtype)], axis=-1)
+    check_same(rn.loss_and_grads(params, cfg, wider, labels), rn.loss_and_grads(params, cfg, tokens, labels))
+    check_finite(cfg, np.where(np.arange(8) == 2, 0, tokens), labels)
+
+
+def check_finite(cfg, tokens, labels, dtype="float32"):
+    for method in replay.METHODS:
+        loss, grads, _ = rn.loss_and_grads(random_params(cfg, dtype), cfg, tokens, labels, method)
+        assert np.isfinite(loss)
+        assert all(np.isfinite(gradient).all() for gradient in grads.values())
+    logits = rn.predict(random_params(cfg, dtype), cfg, tokens)
+    assert logits.shape == (len(labels), cfg.num_classes) and np.isfinite(logits).all()
+
+
+SMALLEST = {
+    "one token": {},
+    "segments of one token": {"segment_length": 1},
+    "one segment": {"num_segments": 1},
+    "no memory": {"num_memory": 0, "pooling": "mean"},
+    "no memory, one head of width 1": {"num_memory": 0, "pooling": "mean", "d_model": 1, "num_heads": 1},
+    "softmax, no memory": {"num_memory": 0, "pooling": "mean", "attention": "softmax"},
+    "one memory token": {"num_memory": 1},
+    "one layer": {"num_layers": 1},
+    "pair": {"pair": True},
+}
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("switches", SMALLEST.values(), ids=SMALLEST)
+def test_the_smallest_sizes_are_finite(switches, length):
+    cfg = replace(CFG, **switches)
+    check_finite(cfg, np.ones((1, 2, length) if cfg.pair else (1, length), dtype=np.int64), np.array([0]))
+
+
+@pytest.mark.parametrize("memory", [0, 1])
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("kind", ["astromorphic", "softmax"])
+def test_a_segment_of_nothing_but_padding_between_two_others(kind, alpha, memory):
+    cfg = replace(CFG, attention=kind, alpha=alpha, num_memory=memory, pooling="mean")
+    check_finite(cfg, np.array([[1, 2, 3, 0, 0, 0, 4], [1, 2, 3, 0, 5, 0, 4]]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("kind", ["astromorphic", "softmax"])
+def test_without_memory_a_segment_of_nothing_but_padding_is_as_if_it_were_not_there(kind):
+    """Nothing tells it apart, when segments have no embedding and nothing passes between them."""
+    cfg = replace(CFG, attention=kind, num_memory=0, pooling="mean", segment_embedding=False)
+    params = random_params(cfg)
+    both = (rn.loss_and_grads(params, cfg, tokens, [0]) for tokens in ([[1, 2, 3, 0, 0, 0, 4]], [[1, 2, 3, 4]]))
+    (loss, grads, _), (expected_loss, expected, _) = both
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(grads[name], gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_no_sequence_is_too_long_for_its_factors():
+    """512 segments in float32, where the shares of the first and the last segment differ by a factor of 20."""
+    cfg = replace(CFG, segment_length=1, num_segments=512)
+    check_finite(cfg, np.full((2, 512), 1), np.array([0, 1]))
+
+
+def test_memory_starts_the_same_for_all_and_then_differs():
+    params, (tokens, labels), stored = random_params(CFG), ragged_batch(CFG), []
+    rn.loss_and_grads(params, CFG, tokens, labels, observer=lambda event: stored.append(event))
+    memories = [event.array for event in stored if event.kind == "store"]
+    assert [len(memory) for memory in memories] == [5, 3, 1]  # sequences that are live
+    assert all((memory == params["memory.init"]).all() for memory in memories[0])
+    assert np.ptp(memories[1], axis=0).min() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"method": "tbptt"}, {"workers": 0}, {"replay_budget": -1}])
+def test_wrong_options_are_refused(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        rn.loss_and_grads(random_params(CFG), CFG, *ragged_batch(CFG), **options)

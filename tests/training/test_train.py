@@ -1,0 +1,361 @@
+"""A run and its folder: what is written, and that an interrupted run goes on bit for bit as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start
+
+from rmaat_np import curve, train
+from rmaat_np.checkpoint import save_checkpoint
+from rmaat_np.data.batches import BatchOrder
+from rmaat_np.errors import InputError
+from rmaat_np.optim import learning_rate
+from rmaat_np.replay import predict
+
+# what a run writes
+
+
+def test_files(whole):
+    assert set(os.listdir(whole)) - {".lock"} == {
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "best.npz",
+        "last.npz",
+    }
+
+
+def test_metrics(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    steps, validations = ([row for row in rows if key in row] for key in ("loss", "val_loss"))
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in validations] == [5, 10, 12]
+    assert len(rows) == len(steps) + len(validations)
+    for row in steps:
+        assert row.keys() == {"step", "loss", "accuracy", "grad_norm", "lr"}
+        assert row["lr"] == learning_rate(row["step"] - 1, STEPS, 2e-3, 4)
+        assert 0 < row["loss"] < 10 and row["grad_norm"] > 0 and row["accuracy"] * 8 in range(9)
+    for row in validations:
+        assert row.keys() == {"step", "val_loss", "val_accuracy"} and row["val_accuracy"] * 32 in range(33)
+
+
+def test_config_record(whole, data):
+    record = json.loads((whole / "config.json").read_text())
+    run = train.load_run(whole)
+    assert record["config"] == asdict(run.cfg)
+    assert {**record["config"], **record["settings"]["train"], **record["settings"]["data"]}.items() >= SIZES.items()
+    assert record["settings"] == json.loads(json.dumps(run.settings.to_json()))
+    assert (record["config"]["vocab_size"], record["config"]["num_classes"]) == (data.vocab_size, data.num_classes)
+    assert record["parameters"] == sum(array.size for array in run.params.values())
+
+
+def test_result(whole, data):
+    result = json.loads((whole / "result.json").read_text())
+    last, best = train.load_run(whole), train.load_run(whole / "best.npz")
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
+    assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
+    assert result == {
+        "task": "recall",
+        "model": "rmaat",
+        "method": "amrb",
+        "test_accuracy": train.evaluate(best.params, best.cfg, data.test)["accuracy"],
+        "test_accuracy_last": train.evaluate(last.params, last.cfg, data.test)["accuracy"],
+        "val_accuracy": top["val_accuracy"],
+        "best_step": top["step"],
+        "majority_share": np.bincount(data.test.labels).max() / 48,
+        "steps": STEPS,
+        "parameters": sum(array.size for array in last.params.values()),
+        "seed": 0,
+    }
+    assert best.progress.step == result["best_step"] and last.progress.step == STEPS
+    assert last.progress.tokens == STEPS * 8 * 16
+
+
+def test_train_returns_the_result(tmp_path, data):
+    result = train.train(start(tmp_path / "run", data, steps=1), data)
+    assert result == json.loads((tmp_path / "run/result.json").read_text())
+
+
+def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch):
+    accuracies = iter([0.1, 0.5, 0.3, 0.5])
+    original, run = train.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
+
+    def evaluate(params, cfg, split, workers, stop):
+        scores = original(params, cfg, split, workers)
+        return scores | {"accuracy": next(accuracies)} if split is data.val else scores
+
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    result = train.train(run, data)
+    assert (result["val_accuracy"], result["best_step"]) == (0.5, 2)
+    best = train.load_run(run.folder / "best.npz")
+    assert best.progress.step == 2
+    assert result["test_accuracy"] == original(best.params, best.cfg, data.test)["accuracy"]
+    assert result["test_accuracy_last"] == original(run.params, run.cfg, data.test)["accuracy"]
+    assert result["test_accuracy"] != result["test_accuracy_last"]
+
+
+def test_every_step_has_its_own_batch_and_dropout(tmp_path, data, monkeypatch):
+    calls, original = [], train.loss_and_grads
+
+    def loss_and_grads(params, cfg, tokens, labels, method, seed, step, *args, **options):
+        calls.append((tokens, labels, seed, step))
+        return original(params, cfg, tokens, labels, method, seed, step, *args, **options)
+
+    monkeypatch.setattr(train, "loss_and_grads", loss_and_grads)
+    train.train(start(tmp_path / "run", data, seed=3), data)
+    order = BatchOrder(data.train.lengths(), 8, seed=3)
+    assert [call[2:] for call in calls] == [(3, step) for step in range(STEPS)]
+    for step, (tokens, labels, *_) in enumerate(calls):
+        for ours, theirs in zip((tokens, labels), data.train.batch(order.rows(step)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_evaluation_is_a_mean_over_rows(whole, data, monkeypatch):
+    monkeypatch.setattr(train, "EVALUATION_BATCH", 7)
+    run = train.load_run(whole)
+    losses, hits = [], []
+    for row in range(len(data.test)):
+        tokens, labels = data.test.batch([row])
+        logits = predict(run.params, run.cfg, tokens)[0].astype(np.float64)
+        losses.append(np.log(np.exp(logits).sum()) - logits[labels[0]])
+        hits.append(logits.argmax() == labels[0])
+    scores = train.evaluate(run.params, run.cfg, data.test)
+    assert scores["accuracy"] == np.mean(hits)
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+# going on
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 5, 7, 11, STEPS])
+def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, number):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(train.Interrupted) as stop:
+            train.train(start(folder, data), data)
+    assert stop.value.args[0] == number
+    assert train.load_run(folder).progress.step == step
+    assert not (folder / "result.json").exists()
+    train.train(train.load_run(folder), data)
+    assert_equal_runs(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("batch", "step"), [(1, 5), (3, 5), (5, 10), (9, STEPS), (11, STEPS), (15, STEPS)], ids=str)
+def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, step, number):
+    """It is stopped at the next batch: in the first or second validation, the last one, or in either test."""
+    folder, predictions, original = tmp_path / "run", [], train.predict
+
+    def predict(*arguments):
+        predictions.append(None)
+        if len(predictions) == batch:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", predict)  # 3 times a validation, 4 times a test
+        with pytest.raises(train.Interrupted) as stop:
+            train.train(start(folder, data), data)
+    assert stop.value.args[0] == number
+    assert train.load_run(folder).progress.step == step and not (folder / "result.json").exists()
+    train.train(train.load_run(folder), data)
+    assert_equal_runs(folder, whole)
+
+
+def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
+    """It was always saved after the validation of its step, which is not done twice."""
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = train.load_run(folder)
+    meta = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "progress": asdict(run.progress)}
+    del meta["progress"]["validated"]
+    save_checkpoint(folder / "last.npz", run.params, run.state, meta)
+    train.train(train.load_run(folder), data)
+    assert_equal_runs(folder, whole)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seconds": float("nan")}, {"seconds": -1.0}, {"tokens": -5}, {"best_accuracy": float("inf")}, {"best_step": -1}]
+    + [{"step": STEPS + 1}, {"step": 2.5}, {"peak_cache_bytes": -1}],
+    ids=str,
+)
+def test_progress_that_cannot_be(tmp_path, whole, wrong):
+    run = train.load_run(whole)
+    meta = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "progress": asdict(run.progress) | wrong}
+    save_checkpoint(tmp_path / "last.npz", run.params, run.state, meta)
+    with pytest.raises(InputError, match="last.npz: "):
+        train.load_run(tmp_path)
+
+
+def test_best_checkpoint_of_another_step(tmp_path, data, monkeypatch):
+    folder = tmp_path / "run"
+    train.train(start(folder, data, eval_every=4), data)
+    run = train.load_run(folder)
+    run.progress.best_step = 8
+    run.save("last.npz")
+    run.progress.step = run.progress.validated = run.progress.best_step = 4
+    run.save("best.npz")
+    with pytest.raises(InputError, match="best.npz: is of step 4, the best was step 8"):
+        train.train(train.load_run(folder), data)
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path, data, whole, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 9, kill)
+        with pytest.raises(Killed):
+            train.train(start(tmp_path / "run", data), data)
+    assert train.load_run(tmp_path / "run").progress.step == 5
+    train.train(train.load_run(tmp_path / "run"), data)
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_going_back_to_an_earlier_checkpoint(tmp_path, data, whole, monkeypatch):
+    """The later steps' lines go, and so does a line that a kill cut off."""
+    earlier, folder = tmp_path / "earlier", tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, lambda: shutil.copytree(folder, earlier))
+        train.train(start(folder, data), data)
+    assert train.load_run(earlier).progress.step == 5
+    with open(earlier / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "loss": 1.0}\n{"step": 8, "val_loss": 1.0}\n{"step": 3, "lo')
+    train.train(train.load_run(earlier), data)
+    assert_equal_runs(earlier, whole)
+
+
+def test_finished_run_stays_as_it_is(tmp_path, data, whole):
+    shutil.copytree(whole, tmp_path / "run")
+    result = train.train(train.load_run(tmp_path / "run"), data)
+    assert result == json.loads((whole / "result.json").read_text())
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_best_checkpoint_that_is_missing_is_missed_at_once(tmp_path, data, whole, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/best.npz").unlink()
+    monkeypatch.setattr(train, "evaluate", lambda *_: pytest.fail("computed before it was missed"))
+    with pytest.raises(InputError, match="best.npz"):
+        train.train(train.load_run(tmp_path / "run"), data)
+
+
+def test_signals_are_handed_back(tmp_path, data):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train.train(start(tmp_path / "run", data, steps=1), data)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_second_signal_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), train.stop_requests() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+# equal runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [({}, {}), ({"method": "bptt"}, {}), ({}, {"replay_budget": 2**30})],
+    ids=["again", "bptt", "replay budget"],
+)
+def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, options):
+    train.train(start(tmp_path / "run", data, **overrides), data, **options)
+    for key, array in arrays_of(tmp_path / "run/last.npz").items():
+        np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_two_workers_are_deterministic(tmp_path, data, whole):
+    for name in ("one", "two"):
+        train.train(start(tmp_path / name, data), data, workers=2)
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    losses = [
+        [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
+        for folder in (tmp_path / "one", whole)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_float64_stays_float64(tmp_path, data):
+    train.train(start(tmp_path / "run", data, steps=2, dtype="float64"), data)
+    assert {array.dtype for array in arrays_of(tmp_path / "run/last.npz").values()} == {np.dtype("float64")}
+
+
+# what is refused
+
+
+def test_folder_that_holds_a_run(data, whole):
+    before = (whole / "config.json").read_bytes()
+    with pytest.raises(InputError, match="already holds a run.*--resume.*--out"):
+        start(whole, data, seed=1)
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_second_process_in_a_folder(tmp_path, data, whole, monkeypatch):
+    """It is refused, and nothing of the first one's is touched."""
+    folder, messages = tmp_path / "run", []
+    second = start(folder, data, seed=1)  # started at the same time: the folder was empty
+
+    def intrude():
+        with pytest.raises(InputError) as error:
+            train.train(second, data)
+        messages.append(str(error.value))
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, intrude)
+        train.train(start(folder, data), data)
+    assert len(messages) == 1 and str(folder) in messages[0] and "another process" in messages[0]
+    intrude()  # the first one has ended, and the second still takes the folder for empty
+    assert "already holds a run" in messages[1]
+    assert_equal_runs(folder, whole)
+    assert (folder / "config.json").read_bytes() == (whole / "config.json").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence(tmp_path, data):
+    run = start(tmp_path / "run", data, lr=1e30, warmup_steps=0, eval_every=1)
+    with pytest.raises(train.Diverged) as error:
+        train.train(run, data)
+    message = str(error.value)
+    assert message.startswith("step ") and "nan" in message and "--lr" in message and "\n" not in message
+    assert "--resume" not in message, "it refuses another learning rate"
+    assert not (tmp_path / "run/result.json").exists()
+
+
+# the picture
+
+
+def test_curve(whole, tmp_path):
+    pytest.importorskip("matplotlib")
+    shutil.copy(whole / "metrics.jsonl", tmp_path)
+    curve.draw_curve(tmp_path)
+    assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_no_matplotlib_no_curve(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    shutil.copy(whole / "metrics.jsonl", tmp_path)
+    curve.draw_curve(tmp_path)
+    assert "pip install matplotlib" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_running_mean():
+    np.testing.assert_array_equal(curve.running_mean(np.arange(7.0), 3), [1.0, 4.0])
+    np.testing.assert_array_equal(curve.running_mean(np.arange(3.0), 1), [0.0, 1.0, 2.0])
