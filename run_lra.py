@@ -17,9 +17,24 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-from rmaat_np import backend, compare, console, params, settings, trace, train  # noqa: E402
-from rmaat_np.data import check, load_dataset  # noqa: E402
+from rmaat_np import backend, params
+from rmaat_np.command import options  # noqa: E402
+from rmaat_np.data import (
+    TASKS,
+    load_dataset,  # noqa: E402
+    report,  # noqa: E402
+)
 from rmaat_np.errors import InputError, WriteError  # noqa: E402
+from rmaat_np.system import (
+    machine,
+    terminal,  # noqa: E402
+)
+from rmaat_np.system.files import make_folder  # noqa: E402
+from rmaat_np.trace import events as trace_events
+from rmaat_np.trace import page as trace_page
+from rmaat_np.trace import timeline
+from rmaat_np.training import compare, loop, settings
+from rmaat_np.training import run as runs
 
 
 def overrides_of(arguments) -> dict:
@@ -61,11 +76,11 @@ def check_data(chosen: settings.Settings, arguments) -> int:
     options = ", ".join(f"{key}={value}" for key, value in chosen.data.items())
     print(f"data of task {chosen.task}, preset {chosen.preset} ({options}) in {arguments.data_dir.resolve()}")
     try:
-        paths = check.found(chosen.task, chosen.data, arguments.data_dir)
+        paths = TASKS[chosen.task].found(chosen.data, arguments.data_dir)
         print("\n".join(f"  found {path.resolve()}" for path in paths) or "  generated, no files are needed")
-        print(check.report(load_data(chosen, arguments)))
+        print(report.report(load_data(chosen, arguments)))
     except InputError as error:
-        print(f"run_lra.py: {error}\n\nexpected:\n{check.expected(chosen.task)}", file=sys.stderr)
+        print(f"run_lra.py: {error}\n\nexpected:\n{TASKS[chosen.task].expected}", file=sys.stderr)
         return 2
     return 0
 
@@ -93,11 +108,11 @@ def run_comparison(arguments) -> int:
     )
     dataset = load_data(jobs[0].settings, arguments)  # refuses what is missing, and fills the cache that the runs share
     compare.check_models(jobs, dataset)
-    console.tell(f"{len(jobs)} run(s), {arguments.workers} at a time, into {out}")
-    with console.progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
+    terminal.tell(f"{len(jobs)} run(s), {arguments.workers} at a time, into {out}")
+    with terminal.progress_bar(total=sum(job.settings.train.steps for job in jobs)) as bar:
         try:
             compare.compare(out, jobs, command_of(out), bar)
-        except train.Interrupted as stop:
+        except loop.Interrupted as stop:
             bar.close()
             print(f"stopped, every run is saved; go on with: {command_of(out)}", file=sys.stderr)
             return exit_code(stop)
@@ -108,7 +123,7 @@ def run_comparison(arguments) -> int:
             )
             return exit_code(stop)
     written = [name for name in ("table.md", "table.json", "table.png") if (out / name).exists()]
-    console.tell((out / "table.md").read_text() + f"\n{out}/: {' '.join(written)}, and a folder for each run")
+    terminal.tell((out / "table.md").read_text() + f"\n{out}/: {' '.join(written)}, and a folder for each run")
     return 0 if all(job.result() for job in jobs) else 1
 
 
@@ -127,18 +142,18 @@ def run_trace(arguments) -> int:
         raise InputError(
             f"--trace: {chosen.model} has no memory tokens here, and there is nothing to replay; rmaat has"
         )
-    steps, page = trace.trace(chosen, load_data(chosen, arguments), overrides.get("batch_size"))
+    steps, page = trace_page.trace(chosen, load_data(chosen, arguments), overrides.get("batch_size"))
     written = []
     if arguments.html:
-        written.append(f"{arguments.html}: {trace.write_page(arguments.html, page):,} bytes, open it in a browser")
+        written.append(f"{arguments.html}: {trace_page.write_page(arguments.html, page):,} bytes, open it in a browser")
     if arguments.out or not arguments.html:
-        train.make_folder(arguments.out or Path())
+        make_folder(arguments.out or Path())
         picture = (arguments.out or Path()) / "trace.png"
-        trace.write_timeline(picture, {method: step["events"] for method, step in steps.items()})
+        timeline.write_timeline(picture, {method: step["events"] for method, step in steps.items()})
         written.append(f"{picture}: what is alive when")
     print(f"{page['title']}: one training step, loss {page['loss']:.4f}, all sizes in bytes")
     for method, step in steps.items():
-        print(f"\n{method.upper()}\n" + "\n".join(trace.lines(step["events"])))
+        print(f"\n{method.upper()}\n" + "\n".join(trace_events.lines(step["events"])))
         print(
             f"at most {step['stats']['peak_cache_bytes']:,} of caches, {step['stats']['replay_buffer_bytes']:,} stored"
         )
@@ -152,13 +167,13 @@ def command_of(out: Path) -> str:
     words = sys.argv[1:]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words = [*words, "--out", str(out)]
-    return console.command(*words)
+    return options.command(*words)
 
 
 def announce(run, arguments) -> None:
     """What is going to be computed, and where; on stderr with --eval, whose stdout is JSON."""
     output = sys.stderr if arguments.eval is not None else sys.stdout
-    console.tell(
+    terminal.tell(
         settings.describe(run.settings) + "\n"
         f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}"
         f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
@@ -175,8 +190,8 @@ def budget_bytes(arguments) -> int:
 
 def run_training(run, dataset, arguments) -> None:
     """Train with a progress bar, and say where everything is."""
-    with console.progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
-        result = train.train(
+    with terminal.progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
+        result = loop.train(
             run,
             dataset,
             workers=arguments.workers,
@@ -185,18 +200,18 @@ def run_training(run, dataset, arguments) -> None:
             bar=bar,
         )
     folder = run.folder
-    console.tell(
+    terminal.tell(
         f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
         f"{folder}/: config.json metrics.jsonl result.json curve.png best.npz last.npz\n"
-        f"evaluate again: {console.command('--eval', folder / 'best.npz', *console.same_place(arguments)[2:])}"
+        f"evaluate again: {options.command('--eval', folder / 'best.npz', *options.same_place(arguments)[2:])}"
     )
 
 
 def main(argv=None) -> int:
     """Parse, load, train or evaluate; errors of input end as one line and exit code 2."""
-    arguments = console.parse_arguments(argv)
+    arguments = options.parse_arguments(argv)
     # a number that is not finite is reported with its step, array and segment; NumPy's warning would only repeat it
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
@@ -210,7 +225,7 @@ def main(argv=None) -> int:
     except KeyboardInterrupt as stop:
         print("run_lra.py: interrupted, and nothing was changed; go on with the same command", file=sys.stderr)
         return exit_code(stop)
-    except train.Diverged as error:
+    except loop.Diverged as error:
         print(f"run_lra.py: {error}", file=sys.stderr)
         return 1
 
@@ -226,7 +241,7 @@ def dispatch(arguments) -> int:
     if arguments.tf32 and arguments.backend != "cupy":
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
     backend.use(arguments.backend)
-    backend.keep_freed_memory()
+    machine.keep_freed_memory()
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:
@@ -234,7 +249,7 @@ def dispatch(arguments) -> int:
     if arguments.compare is not None:
         return run_comparison(arguments)
     if arguments.eval is not None or arguments.resume is not None:
-        run = train.load_run(arguments.eval or arguments.resume)
+        run = runs.load_run(arguments.eval or arguments.resume)
         check_unchanged(run, arguments)
         choose_precision(run.settings, arguments)
         dataset = load_data(run.settings, arguments)
@@ -250,16 +265,16 @@ def dispatch(arguments) -> int:
         choose_precision(chosen, arguments)
         dataset = load_data(chosen, arguments)
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        run = train.new_run(arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{stamp}", chosen, dataset)
+        run = runs.new_run(arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{stamp}", chosen, dataset)
     announce(run, arguments)
     if arguments.eval is not None:
-        scores = train.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
+        scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
         if not math.isfinite(scores["loss"]):
             raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
         print(
             json.dumps(
                 {
-                    "checkpoint": str(train.checkpoint_path(arguments.eval)),
+                    "checkpoint": str(runs.checkpoint_path(arguments.eval)),
                     "step": run.progress.step,
                     "test_accuracy": scores["accuracy"],
                     "test_loss": scores["loss"],
@@ -267,10 +282,10 @@ def dispatch(arguments) -> int:
             )
         )
         return 0
-    go_on = f"go on with: {console.command('--resume', run.folder, *console.same_place(arguments))}"
+    go_on = f"go on with: {options.command('--resume', run.folder, *options.same_place(arguments))}"
     try:
         run_training(run, dataset, arguments)
-    except train.Interrupted as stop:
+    except loop.Interrupted as stop:
         print(f"stopped after step {run.progress.step}, saved; {go_on}", file=sys.stderr)
         return exit_code(stop)
     except KeyboardInterrupt as stop:

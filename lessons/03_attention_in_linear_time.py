@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib import pyplot
 from show import show
 
-from rmaat_np import attention, replay
+from rmaat_np import attention, ledger
 
 rng = np.random.default_rng(0)
 
@@ -140,7 +140,7 @@ for name, lengths in counts.items():
                 _, run_cache = attention.astromorphic_attention_forward(q, k, v, None, None, 2)
             runs.append(time.perf_counter() - started)
         seconds[name].append(min(runs))
-        held[name].append(replay.cache_nbytes(run_cache))
+        held[name].append(ledger.cache_nbytes(run_cache))
 for name, lengths in counts.items():
     slope = np.polyfit(np.log(lengths[-4:]), np.log(seconds[name][-4:]), 1)[0]
     print(f"{name:8} longest N {lengths[-1]:6,}: {seconds[name][-1]:.4f} s, time grows like N^{slope:.1f}")

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from show import show
 
 import rmaat_np as rn
-from rmaat_np import gradcheck, model, replay, segments
+from rmaat_np import gradcheck, ledger, model, replay, segments, step
 
 cfg = rn.Config(
     vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,
@@ -37,15 +37,15 @@ params = rn.init_params(cfg, dtype="float64")
 # and a cache: every array that the way back will ask for. Set a breakpoint on the call and step in.
 
 # %%
-features, _ = replay.prepare_features(params, cfg)
+features, _ = step.prepare_features(params, cfg)
 (shard,) = segments.cut_shards(tokens, labels, cfg, "float64", size=len(tokens))
 memory = replay.first_memory(params, cfg, shard)
 memory_next, readout, cache = model.segment_forward(params, features, cfg, shard.segment(0), memory)
 print(f"memory in {memory.shape}, memory out {memory_next.shape}, read out so far {readout.shape}")
-print(f"handed over: {memory_next.nbytes:,} bytes; kept in the cache: {replay.cache_nbytes(cache):,} bytes")
+print(f"handed over: {memory_next.nbytes:,} bytes; kept in the cache: {ledger.cache_nbytes(cache):,} bytes")
 for name, part in cache["blocks"][0].items():
-    print(f"  block 0, {name:9}: {replay.cache_nbytes(part):8,} bytes")
-cache_to_memory = replay.cache_nbytes(cache) / memory_next.nbytes
+    print(f"  block 0, {name:9}: {ledger.cache_nbytes(part):8,} bytes")
+cache_to_memory = ledger.cache_nbytes(cache) / memory_next.nbytes
 
 # %% [markdown]
 # Remember the ratio: what one segment *passes on* is a few kilobytes, what it *keeps* for its gradient is more

@@ -19,7 +19,9 @@ from matplotlib import pyplot
 from show import show
 
 import rmaat_np as rn
-from rmaat_np import gradcheck, model, replay, segments, trace
+from rmaat_np import gradcheck, model, replay, segments
+from rmaat_np.step import prepare_features
+from rmaat_np.trace import events, timeline
 
 cfg = rn.Config(
     vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,
@@ -43,12 +45,12 @@ SEED, STEP = 0, 41  # they name the dropout masks of this training step
 # %%
 def step(cfg, method, params, tokens=tokens):
     """One training step without the update, with all that an observer was told: loss, grads, stats, events."""
-    return trace.trace_step(params, cfg, tokens, labels, method, SEED, STEP)
+    return events.trace_step(params, cfg, tokens, labels, method, SEED, STEP)
 
 
 params = rn.init_params(cfg)
 amrb, bptt = step(cfg, "amrb", params), step(cfg, "bptt", params)
-print(*trace.lines(amrb["events"]), sep="\n")
+print(*events.lines(amrb["events"]), sep="\n")
 cache_bytes = next(event["nbytes"] for event in amrb["events"] if event["event"] == "forward")
 stored_bytes = next(event["nbytes"] for event in amrb["events"] if event["event"] == "store")
 print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stored_bytes:,}")
@@ -61,8 +63,8 @@ print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stor
 # through these events one by one.
 
 # %%
-figure = pyplot.figure(figsize=trace.TIMELINE_SIZE, layout="constrained")
-trace.draw_timeline(figure, {"bptt": bptt["events"], "amrb": amrb["events"]})
+figure = pyplot.figure(figsize=timeline.TIMELINE_SIZE, layout="constrained")
+timeline.draw_timeline(figure, {"bptt": bptt["events"], "amrb": amrb["events"]})
 show(figure, "07_replay_lives")
 
 # %% [markdown]
@@ -92,7 +94,7 @@ for name, batch in (("full", tokens), ("ragged", ragged)):
 # %%
 def amrb_by_hand(params, key_of=lambda key: key):
     """AMRB for one shard of full sequences. -> loss, gradients of the memory and the blocks"""
-    features, _ = replay.prepare_features(params, cfg)
+    features, _ = prepare_features(params, cfg)
     dtype = params["embed.token"].dtype
     (shard,) = segments.cut_shards(tokens, labels, cfg, dtype, size=len(tokens), dropout=(SEED, STEP))
     memory, buffer = replay.first_memory(params, cfg, shard), []

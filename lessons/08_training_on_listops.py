@@ -20,11 +20,14 @@ from matplotlib import pyplot
 from show import show
 
 import rmaat_np as rn
-from rmaat_np import optim, train
-from rmaat_np.data import listops
+from rmaat_np import optim
+from rmaat_np.data import listops, listops_generator
+from rmaat_np.training import loop
 
 rn.backend.keep_freed_memory()
-data = listops.generate(18_000, 0, 8, 11, max_depth=2, max_args=8, progress=False)  # 9 or 10 tokens: 5 segments
+data = listops_generator.generate(
+    18_000, 0, 8, 11, max_depth=2, max_args=8, progress=False
+)  # 9 or 10 tokens: 5 segments
 rows = {"train": np.arange(14_000), "test": np.arange(14_000, 18_000)}
 test = data.take(rows["test"])
 tokens, labels = test.batch(np.arange(len(test)))
@@ -57,7 +60,7 @@ def fit(cfg):
         optim.adamw_step(params, grads, state, step, optim.learning_rate(step, STEPS, LR, WARMUP))
         losses.append(float(loss))
         if step % 50 == 49:
-            scores = train.evaluate(params, cfg, test.take(np.arange(1000)))
+            scores = loop.evaluate(params, cfg, test.take(np.arange(1000)))
             held_out.append((step + 1, scores["loss"], scores["accuracy"]))
     return params, losses, held_out
 

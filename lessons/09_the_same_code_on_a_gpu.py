@@ -232,7 +232,7 @@ finally:
 # ## What can go wrong here
 #
 # - *"It is on the GPU, so it is fast."* A model as small as ours is mostly launches. With `use("cupy")` the kernels of
-#   `rmaat_np/kernels.cu` make one launch of many; what that gains on a GPU is unmeasured.
+#   `rmaat_np/cuda/kernels.cu` make one launch of many; what that gains on a GPU is unmeasured.
 # - *"I timed the line, it took 10 µs."* You timed the launch. Ask for a number at the end of what you time, and only
 #   there.
 # - *"The stand-in is green, so it works on a GPU."* It shows that only CuPy's functions are used, and how often one

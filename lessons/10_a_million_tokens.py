@@ -8,7 +8,7 @@
 # processor time per token; for memory replay (AMRB) and, as long as it is sensible, for back-propagation through time.
 # Then we draw the lines on to a million tokens, and compare with a run that did go there.
 #
-# Read beside this: `rmaat_np/replay.py`, `rmaat_np/measuring.py`, and the README's table "A million tokens".
+# Read beside this: `rmaat_np/replay.py`, `rmaat_np/benchmark/measure.py`, and the README's table "A million tokens".
 
 # %%
 import time

@@ -4,6 +4,6 @@ from . import backend
 from .config import Config
 from .params import init_params
 from .plasticity import retention_factors
-from .replay import loss_and_grads, predict
+from .step import loss_and_grads, predict
 
 __all__ = ["Config", "backend", "init_params", "loss_and_grads", "predict", "retention_factors"]

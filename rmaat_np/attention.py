@@ -7,7 +7,7 @@ B sequences, N rows (the first M of them memory tokens), Nq <= N of them with a 
 
 from math import sqrt
 
-from . import backend, kernels
+from . import backend
 
 # The least that a sum over phi(k) or a C counts as: they come to 0 when all rows are padding (M = 0) or phi underflows.
 # phi(Q) H need not be 0 there (H_astro), and the gradient has 1 / C^2 in it: with 1e-8 all stays finite in float32 for
@@ -27,8 +27,8 @@ def phi_forward(u):
     Shapes: u (...) -> phi (...), > 0
     Cache: phi itself: phi'(u) = min(phi(u), 1).
     """
-    if backend.fused:
-        return kernels.phi_forward(u)
+    if backend.kernels:
+        return backend.kernels.phi_forward(u)
     xp = backend.xp
     out = xp.minimum(u, 0.0)
     xp.exp(out, out=out)
@@ -36,11 +36,11 @@ def phi_forward(u):
     return out, {"phi": out}
 
 
-def phi_backward(dphi, cache, out=None):
-    """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...), written into `out` if given."""
-    if backend.fused and out is None:
-        return kernels.phi_backward(dphi, cache)
-    du = backend.xp.minimum(cache["phi"], 1.0, out=out)
+def phi_backward(dphi, cache):
+    """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...)."""
+    if backend.kernels:
+        return backend.kernels.phi_backward(dphi, cache)
+    du = backend.xp.minimum(cache["phi"], 1.0)
     du *= dphi
     return du
 
@@ -91,8 +91,9 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
         0 padding, or None when nothing is padded -> y (B, Nq, D)
     Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0 but where every row is padding, or phi underflows.
     """
-    if backend.fused:
-        return kernels.astromorphic_attention_forward(q, k, v, features, mask, num_heads, alpha, use_feedback, SMALLEST)
+    if backend.kernels:
+        options = {"alpha": alpha, "use_feedback": use_feedback}
+        return backend.kernels.astromorphic_attention_forward(q, k, v, features, mask, num_heads, **options)
     xp = backend.xp
     length, width = k.shape[1:]
     (phi_q, _), (phi_k, _) = phi_forward(q), phi_forward(k)
@@ -122,8 +123,8 @@ def astromorphic_attention_backward(dy, cache):
 
     Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side, dfeatures (N, D) or None
     """
-    if backend.fused:
-        return kernels.astromorphic_attention_backward(dy, cache)
+    if backend.kernels:
+        return backend.kernels.astromorphic_attention_backward(dy, cache)
     xp = backend.xp
     phi_q, H, mask, num_heads = cache["phi_q"], cache["H"], cache["mask"], cache["num_heads"]
     batch, length, width = cache["v"].shape
@@ -154,7 +155,8 @@ def astromorphic_attention_backward(dy, cache):
     if mask is not None:
         dphi_k *= mask
         dv *= mask
-    phi_backward(dphi_k, {"phi": cache["slope_k"]}, out=dk)
+    xp.minimum(cache["slope_k"], 1.0, out=dk)  # phi'(k), as in phi_backward, but written into dkv
+    dk *= dphi_k
     return phi_backward(dphi_q, {"phi": phi_q}), dkv, dfeatures
 
 

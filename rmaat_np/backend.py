@@ -4,14 +4,14 @@ Functions that can run on the device begin with `xp = backend.xp` and call nothi
 Tokens, labels and lengths stay on the host; `to_device` moves them over once per step.
 """
 
-import ctypes
 import os
+from contextlib import contextmanager
 
 import numpy
 
 xp = numpy
 name = "numpy"
-fused = False  # with CuPy, chains of operations run as the kernels of kernels.cu; the plain code is their twin
+kernels = None  # with CuPy the module `cuda.kernels`: a chain of operations is one launch; the plain code is its twin
 
 
 class BackendError(RuntimeError):
@@ -24,14 +24,32 @@ def use(backend: str):
     backend: "numpy" or "cupy". There is no silent fallback: a device that cannot be used is an error.
     Raises: BackendError with the reason and the remedy; ValueError for another name.
     """
-    global xp, name, fused
+    global xp, name, kernels
     if backend == "numpy":
-        xp, name, fused = numpy, "numpy", False
+        xp, name, kernels = numpy, "numpy", None
     elif backend == "cupy":
-        xp, name, fused = _usable_cupy(), "cupy", True
+        cupy = _usable_cupy()
+        from .cuda import kernels as fused
+
+        xp, name, kernels = cupy, "cupy", fused
     else:
         raise ValueError(f"backend is {backend!r}, but it must be numpy or cupy")
     return xp
+
+
+@contextmanager
+def using(module, its_name: str = "cupy", fused=None):
+    """Compute with another array module inside a `with` block, then as before: for tests and comparisons.
+
+    module: what `xp` becomes; its_name: "numpy" or "cupy"; fused: a module of fused kernels, or None
+    """
+    global xp, name, kernels
+    before = xp, name, kernels
+    xp, name, kernels = module, its_name, fused
+    try:
+        yield module
+    finally:
+        xp, name, kernels = before
 
 
 def _usable_cupy():
@@ -66,21 +84,6 @@ def to_device(array):
 def to_host(array) -> numpy.ndarray:
     """Copy a device array to the host (this waits for the device); with NumPy, the array itself."""
     return array if isinstance(array, numpy.ndarray | numpy.generic) else xp.asnumpy(array)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next array instead of handing it back to the kernel page by page.
-
-    A training step frees and allocates the same sizes again and again; fresh pages cost it 20 % on a CPU. For programs
-    to call once at their start; does nothing where the C library is another one.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # the M_* constants of malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(mmap_threshold, 32 * 2**20)  # glibc's largest: 32 MiB
-    mallopt(trim_threshold, 2**31 - 1)
 
 
 def nbytes_of(arrays) -> int:

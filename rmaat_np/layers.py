@@ -6,7 +6,7 @@ gradients in the order of the forward arguments. Nothing is changed in place but
 
 from math import pi, prod, sqrt
 
-from . import backend, kernels
+from . import backend
 
 GELU_SLOPE = sqrt(2 / pi)
 GELU_CUBIC = 0.044715
@@ -25,7 +25,7 @@ def sum_rows(x):
     and a product would be rounded to TF32 where that is allowed.
     """
     x = rows(x)
-    if backend.fused:
+    if backend.kernels:
         return x.sum(axis=0)
     return backend.xp.ones(x.shape[0], dtype=x.dtype) @ x
 
@@ -70,8 +70,8 @@ def layer_norm_forward(x, gain, bias):
     Shapes: x (..., D), gain (D), bias (D) -> out (..., D)
     Cache: xhat and rstd rather than x, because backward is written in terms of them.
     """
-    if backend.fused:
-        return kernels.layer_norm_forward(x, gain, bias, EPS)
+    if backend.kernels:
+        return backend.kernels.layer_norm_forward(x, gain, bias)
     xp = backend.xp
     x_rows = rows(x)
     width = x.shape[-1]
@@ -93,8 +93,8 @@ def layer_norm_backward(dout, cache):
 
     Shapes: dout (..., D) -> dx (..., D), dgain (D), dbias (D)
     """
-    if backend.fused:
-        return kernels.layer_norm_backward(dout, cache)
+    if backend.kernels:
+        return backend.kernels.layer_norm_backward(dout, cache)
     xp = backend.xp
     xhat, rstd, gain = cache["xhat"], cache["rstd"], cache["gain"]
     dout_rows = rows(dout)
@@ -114,8 +114,8 @@ def gelu_forward(x):
     Shapes: x (...) -> out (...)
     Cache: s beside x; to rebuild it would cost backward one more tanh.
     """
-    if backend.fused:
-        return kernels.gelu_forward(x, GELU_SLOPE, GELU_CUBIC)
+    if backend.kernels:
+        return backend.kernels.gelu_forward(x)
     xp = backend.xp
     x_rows = rows(x)
     s, out = xp.empty_like(x_rows), xp.empty_like(x_rows)
@@ -137,8 +137,8 @@ def gelu_backward(dout, cache):
 
     Shapes: dout (...) -> dx (...)
     """
-    if backend.fused:
-        return kernels.gelu_backward(dout, cache, GELU_SLOPE, GELU_CUBIC)
+    if backend.kernels:
+        return backend.kernels.gelu_backward(dout, cache)
     xp = backend.xp
     x_rows, s, dout_rows = rows(cache["x"]), cache["s"], rows(dout)
     dx = xp.empty_like(dout_rows)

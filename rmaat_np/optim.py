@@ -2,7 +2,7 @@
 
 from math import cos, pi
 
-from . import backend, kernels
+from . import backend
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -14,8 +14,8 @@ def adamw_init(params: dict) -> dict:
 
 def global_norm(grads: dict):
     """sqrt of the sum of the squares of all gradients. -> () on the device, not yet waited for."""
-    if backend.fused:
-        return kernels.global_norm(grads)
+    if backend.kernels:
+        return backend.kernels.global_norm(grads)
     xp = backend.xp
     squares = xp.stack([xp.vdot(gradient, gradient) for gradient in grads.values()])
     return xp.sqrt(squares.sum())
@@ -36,9 +36,9 @@ def adamw_step(
     xp = backend.xp
     norm = global_norm(grads) if norm is None else norm
     correct1, correct2 = 1 - BETA1 ** (step + 1), 1 - BETA2 ** (step + 1)
-    if backend.fused:
+    if backend.kernels:
         scalars = clip_norm, BETA1, BETA2, EPS, correct1, correct2, lr, weight_decay
-        kernels.adamw_update(params, grads, state, norm, *scalars)
+        backend.kernels.adamw_update(params, grads, state, norm, *scalars)
         return norm
     scale = xp.minimum(clip_norm / (norm + 1e-6), 1.0)
     for name, p in params.items():

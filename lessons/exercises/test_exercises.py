@@ -11,7 +11,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rmaat_np as rn  # noqa: E402 (after the path)
-from rmaat_np import attention, gradcheck, layers, memory, model, plasticity, replay, segments  # noqa: E402
+from rmaat_np import (
+    attention,  # noqa: E402
+    gradcheck,  # noqa: E402
+    layers,  # noqa: E402
+    memory,  # noqa: E402
+    model,  # noqa: E402
+    plasticity,  # noqa: E402
+    replay,  # noqa: E402
+    segments,  # noqa: E402
+    step,  # noqa: E402
+)
 
 WHERE = "lessons/exercises/exercises.py"
 spec = importlib.util.spec_from_file_location("exercises", Path(__file__).with_name("exercises.py"))
@@ -139,7 +149,7 @@ def replay_problem():
     rng = np.random.default_rng(0)
     tokens, labels = rng.integers(1, 7, (2, 12)), rng.integers(0, 3, 2)
     params = rn.init_params(cfg, dtype="float64")
-    features, _ = replay.prepare_features(params, cfg)
+    features, _ = step.prepare_features(params, cfg)
     (shard,) = segments.cut_shards(tokens, labels, cfg, "float64", size=2)
     alive_caches, counts = [], {"forward": 0, "turn": 0, "alive": 0}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import read_npz, write_atomically
 from ..errors import InputError
+from ..system.files import read_npz, write_atomically
 from .dataset import Split
 
 

@@ -17,16 +17,18 @@ import pytest
 from helpers.calls import SCRIPT, TINY, assert_refused
 
 import run_lra
-from rmaat_np import console, train
 from rmaat_np.data import recall
-from rmaat_np.settings import MODELS
+from rmaat_np.system import machine
+from rmaat_np.training import loop
+from rmaat_np.training import run as runs
+from rmaat_np.training.settings import MODELS
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """Run in an empty folder, and draw no pictures: that takes longer than these runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_curve", lambda folder: None)
+    monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def finished(tmp_path_factory):
     """The folder of a finished run; tests that write into it take a copy."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "draw_curve", lambda folder: None)
+        patch.setattr(loop, "draw_curve", lambda folder: None)
         assert run_lra.main([*TINY, "--out", str(folder)]) == 0
     return folder
 
@@ -73,7 +75,7 @@ def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp
     def stop(*_):
         raise KeyboardInterrupt(signal.SIGINT)
 
-    monkeypatch.setattr(train, "train_step", stop)
+    monkeypatch.setattr(loop, "train_step", stop)
     where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0"]
     code, _, err = call(*TINY, "--out", "run", *where)
     words = shlex.split(err.partition("go on with: ")[2])
@@ -127,7 +129,7 @@ def test_default_folder_is_named_after_the_run(call):
 def test_options_reach_the_run(call):
     options = ("--steps", 2, "--lr", 0.5, "--seed", 9, "--method", "bptt", "--preset", "quick", "--replay-budget", 1.5)
     assert call(*TINY, *options, "--out", "run")[0] == 0
-    saved = train.load_run("run").settings
+    saved = runs.load_run("run").settings
     assert (saved.train.steps, saved.train.lr, saved.train.seed, saved.train.method) == (2, 0.5, 9, "bptt")
     assert (saved.train.batch_size, saved.preset, saved.fields["num_memory"]) == (8, "quick", 2)
 
@@ -165,7 +167,7 @@ def test_help(call):
 def test_workers_where_the_system_has_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert console.default_workers() == 1
+    assert machine.default_workers() == 1
 
 
 # interrupted, in a process of its own
@@ -204,7 +206,7 @@ def test_interrupted_process_goes_on_bit_for_bit(start_process):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    step = train.load_run("run").progress.step
+    step = runs.load_run("run").progress.step
     assert 20 <= step < 200
     assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
 
@@ -250,7 +252,7 @@ def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, numbe
         time.sleep(5)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_step", stop_twice)
+        patch.setattr(loop, "train_step", stop_twice)
         code, _, err = call(*TINY, "--out", "run")
     assert code == 128 + number
     assert (
@@ -264,7 +266,7 @@ def test_sigterm_ends_the_process_with_its_state_saved(start_process):
     wait_for(Path("run/best.npz"), process)
     process.terminate()
     _, err = process.communicate(timeout=30)
-    step = train.load_run("run").progress.step
+    step = runs.load_run("run").progress.step
     assert process.returncode == 143 and 3 <= step < 5000
     assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
 
@@ -406,7 +408,7 @@ def test_evaluation_of_parameters_that_are_not_finite(call, run):
 
 
 def test_folder_that_another_process_trains_in(run, start_process):
-    with train.only_process(run):
+    with loop.only_process(run):
         process = start_process("--resume", run)
         out, err = process.communicate(timeout=60)
     assert_refused((process.returncode, out, err), "run: another process trains in this folder", "--out")

@@ -9,9 +9,10 @@ from helpers.all_pairs import PAIRS
 from helpers.checks import CONFIGS, check_close, leaves, ragged_batch, random_params, run_pair
 
 import rmaat_np as rn
-from rmaat_np import backend, dropout, kernels
-from rmaat_np.device import PeakMemory
+from rmaat_np import backend, dropout
+from rmaat_np.cuda import kernels
 from rmaat_np.optim import adamw_init, adamw_step
+from rmaat_np.system.machine import PeakMemory
 
 cupy = pytest.importorskip("cupy")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cupy.is_available(), reason="no usable CUDA device")]
@@ -30,7 +31,7 @@ def back_to_numpy():
 def test_every_pair_agrees_with_numpy(name, dtype, bound, fused, monkeypatch):
     expected, douts = run_pair(PAIRS[name], dtype)
     backend.use("cupy")
-    monkeypatch.setattr(backend, "fused", fused)
+    monkeypatch.setattr(backend, "kernels", kernels if fused else None)
     got, _ = run_pair(PAIRS[name], dtype, douts)
     check_close(got, expected, bound)
 
@@ -40,7 +41,7 @@ def step_on(name, cfg, dtype, method, fused=True):
     backend.use("numpy")
     params, (tokens, labels) = random_params(cfg, dtype), ragged_batch(cfg)
     backend.use(name)
-    backend.fused = backend.fused and fused
+    backend.kernels = backend.kernels if fused else None
     params = {key: backend.to_device(array) for key, array in params.items()}
     loss, grads, _ = rn.loss_and_grads(params, cfg, tokens, labels, method, seed=1, step=2)
     logits = rn.predict(params, cfg, tokens)

@@ -17,6 +17,7 @@ from helpers import strict_device
 from helpers.strict_device import NAMES_FILE, StrictArray
 
 from rmaat_np import backend, layers, optim
+from rmaat_np.cuda import kernels
 
 xp = strict_device.module
 OPERATOR = re.compile(
@@ -207,8 +208,8 @@ def test_takes_the_place_of_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", xp)
     monkeypatch.setattr(backend, "xp", np)
     monkeypatch.setattr(backend, "name", "numpy")
-    monkeypatch.setattr(backend, "fused", False)
-    assert backend.use("cupy") is xp and backend.fused
+    monkeypatch.setattr(backend, "kernels", None)
+    assert backend.use("cupy") is xp and backend.kernels is kernels
     assert backend.to_host(backend.to_device(X)).tolist() == X.tolist()
 
 

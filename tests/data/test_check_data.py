@@ -3,7 +3,7 @@
 import pytest
 
 import run_lra
-from rmaat_np.data import check, listops
+from rmaat_np.data import listops, listops_generator, tasks
 
 
 def test_generated_listops_are_described_and_evaluated(tmp_path, capsys):
@@ -26,8 +26,10 @@ def write_listops(tmp_path, val_target):
 
 
 def test_generated_files_are_not_taken_for_lras_nor_the_reverse(tmp_path, monkeypatch, capsys):
-    original = listops.generate_lra
-    monkeypatch.setattr(listops, "generate_lra", lambda folder: original(folder, rows=(30, 6, 5), progress=False))
+    original = listops_generator.generate_lra
+    monkeypatch.setattr(
+        listops_generator, "generate_lra", lambda folder: original(folder, rows=(30, 6, 5), progress=False)
+    )
     drawn = ["--check-data", "--preset", "small", "--set", "source=generated", "--data-dir", str(tmp_path)]
     assert run_lra.main(drawn) == 0
     assert "train: 30 rows" in capsys.readouterr().out
@@ -50,7 +52,7 @@ def test_the_files_found_are_named_and_their_rows_shown(tmp_path, capsys):
 def test_folders_found_are_named(tmp_path):
     for task, name in (("text", "aclImdb"), ("image", "cifar-10-batches-py"), ("pathfinder", "curv_baseline")):
         (tmp_path / name).mkdir()
-        assert check.found(task, {"difficulty": "easy"}, tmp_path) == [tmp_path / name]
+        assert tasks.TASKS[task].found({"difficulty": "easy"}, tmp_path) == [tmp_path / name]
 
 
 @pytest.mark.parametrize("option", ["--resume", "--eval", "--out"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.listops_reference import naive, rows_of
 
-from rmaat_np.data import listops
+from rmaat_np.data import listops, listops_generator
 from rmaat_np.data.dataset import make_split
 from rmaat_np.errors import InputError
 
@@ -220,7 +220,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_generate_lra_writes_what_load_reads(tmp_path):
-    folder = listops.generate_lra(tmp_path, seed=1, rows=(30, 6, 5), progress=False)
+    folder = listops_generator.generate_lra(tmp_path, seed=1, rows=(30, 6, 5), progress=False)
     assert sorted(path.name for path in folder.iterdir()) == ["basic_test.tsv", "basic_train.tsv", "basic_val.tsv"]
     data = listops.load(tmp_path)
     splits = (data.train, data.val, data.test)
@@ -231,7 +231,7 @@ def test_generate_lra_writes_what_load_reads(tmp_path):
         listops.check_targets(split)
         assert split.lengths().min() > 500 and split.lengths().max() < 2000
     with pytest.raises(InputError, match=r"basic_train\.tsv: exists already"):
-        listops.generate_lra(tmp_path, rows=(3, 1, 1))
+        listops_generator.generate_lra(tmp_path, rows=(3, 1, 1))
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, InputError])
@@ -244,16 +244,16 @@ def test_generate_lra_that_is_stopped_leaves_nothing(tmp_path, monkeypatch, stop
             raise stop("disk full")
         original(path, *arguments)
 
-    monkeypatch.setattr(listops, "write_tsv", write_tsv)
+    monkeypatch.setattr(listops_generator, "write_tsv", write_tsv)
     with pytest.raises(stop):
-        listops.generate_lra(tmp_path, rows=(3, 1, 1), progress=False)
+        listops_generator.generate_lra(tmp_path, rows=(3, 1, 1), progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_generate_lra_into_a_file_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/listops-1000: cannot be made"):
-        listops.generate_lra(tmp_path / "file")
+        listops_generator.generate_lra(tmp_path / "file")
 
 
 SHORT = {"min_length": 5, "max_length": 20, "max_depth": 3, "max_args": 4, "rows": (300, 40, 50)}
@@ -270,7 +270,7 @@ CHANGES = (
 
 
 def short(folder, seed=0, **changes):
-    data = listops.load_short(folder, seed, **SHORT | changes)
+    data = listops_generator.load_short(folder, seed, **SHORT | changes)
     return [rows_of(split) for split in (data.train, data.val, data.test)], data
 
 
@@ -285,7 +285,7 @@ def test_short_is_generated_once_for_its_options(tmp_path, monkeypatch):
     splits, _ = short(tmp_path)
     others = [short(tmp_path, **change)[0] for change in CHANGES]
     assert all(other != splits for other in others) and len(list(tmp_path.iterdir())) == 1 + len(CHANGES)
-    monkeypatch.setattr(listops, "generate", None)
+    monkeypatch.setattr(listops_generator, "generate", None)
     assert short(tmp_path)[0] == splits
 
 

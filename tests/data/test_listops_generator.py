@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.listops_reference import NAMES, naive, rows_of
 
-from rmaat_np.data import listops
+from rmaat_np.data import listops, listops_generator
 from rmaat_np.errors import InputError
 
 GOLDEN = ["[MED 1 3 3 6 ]", "[SM 1 3 6 [MED 0 3 1 3 7 ] 1 2 7 1 ]", "[SM [MAX 8 1 4 4 ] 9 ]"]
@@ -71,7 +71,7 @@ COUNT = 3000
 
 @pytest.mark.parametrize("ranges", RANGES.values(), ids=RANGES)
 def test_distribution_is_the_naive_samplers(ranges):
-    split = listops.generate(COUNT, 1, *ranges)
+    split = listops_generator.generate(COUNT, 1, *ranges)
     rows = rows_of(split)
     assert len(set(rows)) == COUNT
     assert (split.lengths().min(), split.lengths().max()) == (ranges[0] + 1, ranges[1] - 1)
@@ -96,42 +96,44 @@ def test_distribution_is_the_naive_samplers(ranges):
 )
 def test_a_wrong_distribution_is_seen(changes):
     names = ("min_length", "max_length", "max_depth", "max_args")
-    rows = rows_of(listops.generate(COUNT, 1, *RANGES["short"]))
+    rows = rows_of(listops_generator.generate(COUNT, 1, *RANGES["short"]))
     options = dict(zip(names, RANGES["short"], strict=True)) | changes
     assert worst_surprise(rows, naive(COUNT, 2, **options).items()) > 6
 
 
 def test_every_tree_is_found_once_and_then_no_more():
-    split = listops.generate(400, 0, 3, 5)
+    split = listops_generator.generate(400, 0, 3, 5)
     assert {source for source, _ in rows_of(split)} == {
         f"( ( ( {name} {a} ) {b} ) ] )" for name in NAMES for a in range(10) for b in range(10)
     }
     with pytest.raises(InputError, match="only 400 of 401 distinct expressions with 3 < length < 5"):
-        listops.generate(401, 0, 3, 5)
+        listops_generator.generate(401, 0, 3, 5)
 
 
 def test_order_tells_nothing_of_the_length():
-    lengths = listops.generate(3000, 0, 3, 6).lengths()  # of length 4 there are only 400, and those are found first
+    lengths = listops_generator.generate(
+        3000, 0, 3, 6
+    ).lengths()  # of length 4 there are only 400, and those are found first
     places = np.flatnonzero(lengths == 4)
     assert 300 < len(places) <= 400 and abs(places.mean() - 1500) < 4 * 3000 / math.sqrt(12 * len(places))
 
 
 def test_labels_are_the_values():
-    split = listops.generate(200, 3, 100, 1500)
+    split = listops_generator.generate(200, 3, 100, 1500)
     assert split.lengths().min() > 100 and split.lengths().max() < 1500
     listops.check_targets(split)
 
 
 def test_a_seed_gives_the_same_rows_everywhere():
-    first = listops.generate(50, 0, 5, 20)
-    again, other = listops.generate(50, 0, 5, 20), listops.generate(50, 1, 5, 20)
+    first = listops_generator.generate(50, 0, 5, 20)
+    again, other = listops_generator.generate(50, 0, 5, 20), listops_generator.generate(50, 1, 5, 20)
     np.testing.assert_array_equal(first.tokens, again.tokens)
     assert rows_of(first) != rows_of(other)
     assert [listops.decode(first.sequence(row)) for row in range(3)] == GOLDEN
 
 
 def test_the_bar_is_silent_outside_a_terminal(capsys):
-    listops.generate(10, 0, 5, 20, progress=True)
+    listops_generator.generate(10, 0, 5, 20, progress=True)
     assert capsys.readouterr() == ("", "")
 
 
@@ -140,9 +142,9 @@ def test_the_bar_is_silent_outside_a_terminal(capsys):
 )
 def test_ranges_without_expressions_are_refused(arguments):
     with pytest.raises(InputError, match="the shortest is"):
-        listops.generate(*arguments)
+        listops_generator.generate(*arguments)
 
 
 def test_lengths_that_no_tree_reaches_are_refused():
     with pytest.raises(InputError, match="only 0 of 1 distinct expressions"):
-        listops.generate(1, 0, 26, 30, max_depth=3, max_args=4)  # at most 2 + 4 * (2 + 4)
+        listops_generator.generate(1, 0, 26, 30, max_depth=3, max_args=4)  # at most 2 + 4 * (2 + 4)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, is_dataclass, replace
 import numpy as np
 
 import rmaat_np as rn
-from rmaat_np import backend, dropout, replay, segments
+from rmaat_np import backend, dropout, segments, step
 from rmaat_np.gradcheck import directional_derivative, numerical_gradient, relative_error
 from rmaat_np.optim import adamw_init, adamw_step
 
@@ -216,7 +216,7 @@ def check_model(cfg):
     A derivative that is 0, as for the key's bias in softmax attention, comes out as that.
     """
     params = random_params(cfg)
-    both = [run_step(cfg, method, params)[1] for method in replay.METHODS]
+    both = [run_step(cfg, method, params)[1] for method in step.METHODS]
     for grads in both:
         assert grads.keys() == params.keys()
         assert all(grads[name].shape == p.shape for name, p in params.items())
@@ -274,7 +274,7 @@ def rows_per_shard(cfg, size):
 def check_model_dtype(cfg, dtype):
     """Loss, gradients, memory, logits, and parameters after a step of AdamW have the parameters' dtype."""
     params, held = random_params(cfg, dtype), []
-    for method in replay.METHODS:
+    for method in step.METHODS:
         loss, grads, _ = run_step(cfg, method, params, observer=held.append)
         state = adamw_init(params)
         norm = adamw_step(params, grads, state, 0, 1e-3)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from helpers.strict_device import StrictArray
 
-from rmaat_np import kernels
+from rmaat_np.cuda import kernels
 
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 SOURCE = Path(kernels.__file__).with_name("kernels.cu")

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmaat_np import train
 from rmaat_np.data.dataset import Dataset
 from rmaat_np.errors import InputError
+
+ROOT = Path(__file__).parents[2]
 
 pytest.importorskip("hypothesis")
 from hypothesis import Phase, settings  # noqa: E402
@@ -100,9 +101,9 @@ def small_memory(code: str, *arguments) -> str:
         "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)\n"
     )
     prepare = "import sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
-    prepare += "from rmaat_np.errors import InputError\nfrom rmaat_np import train\n"
+    prepare += "from rmaat_np.errors import InputError\nfrom rmaat_np.training import run as runs\n"
     prepare += "from rmaat_np.data import image, pathfinder, text\n"
-    command = [sys.executable, "-c", prepare + limit + code, str(Path(train.__file__).parents[1]), *map(str, arguments)]
+    command = [sys.executable, "-c", prepare + limit + code, str(ROOT), *map(str, arguments)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -16,9 +16,11 @@ from types import SimpleNamespace
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from rmaat_np import checkpoint, folder, train  # noqa: E402
 from rmaat_np.data import recall  # noqa: E402
-from rmaat_np.settings import resolve  # noqa: E402
+from rmaat_np.system import files  # noqa: E402
+from rmaat_np.training import folder, loop
+from rmaat_np.training import run as runs
+from rmaat_np.training.settings import resolve  # noqa: E402
 
 SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
 SIZES |= {"class_within": 8, "length": 16, "num_memory": 2, "dropout": 0.1}
@@ -28,14 +30,14 @@ EVENTS = {"step": 20, "evaluation": 28, "write": 11, "rename": 11, "append": 24}
 
 def dataset():
     """The recall probe, 64 / 32 / 48 rows; evaluated in batches of 8, so that there is something to interrupt."""
-    train.EVALUATION_BATCH = 8
-    train.draw_curve = lambda folder: None  # takes longer than the run
+    loop.EVALUATION_BATCH = 8
+    loop.draw_curve = lambda folder: None  # takes longer than the run
     return recall.load(8, 16, seed=0, rows=(64, 32, 48))
 
 
 def start(path):
     """A new run in a folder that holds none."""
-    return train.new_run(path, resolve("recall", "quick", "rmaat", SIZES), dataset())
+    return runs.new_run(path, resolve("recall", "quick", "rmaat", SIZES), dataset())
 
 
 def counted(original, count: int, act):
@@ -71,24 +73,24 @@ def append_half(path, row, sync=False):
 
 def patch_os(**functions):
     """Replace functions of `os` for whole files only, not for the lines that are added to metrics.jsonl."""
-    checkpoint.os = SimpleNamespace(**vars(os) | functions)
+    files.os = SimpleNamespace(**vars(os) | functions)
 
 
 def main(path: str, event: str, count: str, delay: str) -> None:
     """Train, and die of it."""
     data, run, number = dataset(), start(path), int(count)
     if event == "step":
-        train.train_step = counted(train.train_step, number, lambda *_: kill(delay))
+        loop.train_step = counted(loop.train_step, number, lambda *_: kill(delay))
     elif event == "evaluation":
-        train.predict = counted(train.predict, number, lambda *_: kill(delay))
+        loop.predict = counted(loop.predict, number, lambda *_: kill(delay))
     elif event == "write":
         patch_os(fsync=counted(os.fsync, number, lambda file: kill(delay, file)))
     elif event == "rename":
         patch_os(replace=counted(os.replace, number, lambda *_: kill("0")))
     else:
         act = append_half if delay == "half" else lambda *_: kill(delay)
-        train.append_metrics = counted(folder.append_metrics, number, act)
-    train.train(run, data)
+        loop.append_metrics = counted(folder.append_metrics, number, act)
+    loop.train(run, data)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from rmaat_np import train
-from rmaat_np.settings import resolve
+from rmaat_np.training import loop
+from rmaat_np.training import run as runs
+from rmaat_np.training.settings import resolve
 
 STEPS = 12
 SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
@@ -16,7 +17,7 @@ SIZES |= {"num_memory": 2, "dropout": 0.1, "steps": STEPS, "batch_size": 8, "eva
 
 
 def start(folder, data, **overrides):
-    return train.new_run(folder, resolve("recall", "quick", "rmaat", SIZES | overrides), data)
+    return runs.new_run(folder, resolve("recall", "quick", "rmaat", SIZES | overrides), data)
 
 
 def arrays_of(path):
@@ -39,7 +40,7 @@ def assert_equal_runs(left, right):
 
 def at_step(monkeypatch, step, act):
     """Call act() in the middle of a training step, 1 for the first."""
-    original = train.train_step
+    original = loop.train_step
 
     def train_step(run, *args):
         row = original(run, *args)
@@ -47,7 +48,7 @@ def at_step(monkeypatch, step, act):
             act()
         return row
 
-    monkeypatch.setattr(train, "train_step", train_step)
+    monkeypatch.setattr(loop, "train_step", train_step)
 
 
 @contextmanager

@@ -10,10 +10,12 @@ import pytest
 from helpers import strict_device
 
 import rmaat_np as rn
-from rmaat_np import backend, settings, train
+from rmaat_np import backend
 from rmaat_np.data import recall
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.optim import adamw_init, adamw_step
+from rmaat_np.training import loop, settings
+from rmaat_np.training import run as runs
 
 CFG = rn.Config(
     vocab_size=12, num_classes=5, d_model=8, num_heads=2, d_ff=12, segment_length=4, num_segments=3, num_memory=2
@@ -119,8 +121,8 @@ def test_tf32_is_switched_on_for_products_of_two_matrices_and_of_batches(monkeyp
 def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(device, tmp_path):
     dataset = recall.load(8, 16, rows=(64, 8, 8))
     overrides = {"segment_length": 8, "num_segments": 2, "d_model": 8, "d_ff": 8, "steps": 2}
-    run = train.new_run(tmp_path / "run", settings.resolve("recall", "quick", "rmaat", overrides), dataset)
+    run = runs.new_run(tmp_path / "run", settings.resolve("recall", "quick", "rmaat", overrides), dataset)
     order = BatchOrder(dataset.train.lengths(), 4, 0)
     strict_device.reset_synchronisations()
-    train.train_step(run, *dataset.train.batch(order.rows(0)), workers=1, replay_budget=0)
+    loop.train_step(run, *dataset.train.batch(order.rows(0)), workers=1, replay_budget=0)
     assert strict_device.synchronisations() == 1

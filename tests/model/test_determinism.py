@@ -8,7 +8,7 @@ from rmaat_np.data import recall
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.optim import adamw_init, adamw_step, learning_rate
 from rmaat_np.params import init_params
-from rmaat_np.replay import loss_and_grads
+from rmaat_np.step import loss_and_grads
 
 CFG = Config(vocab_size=recall.VOCAB_SIZE, num_classes=10, d_model=16, num_heads=2, num_layers=2, d_ff=16,
              segment_length=8, num_segments=2, num_memory=2, dropout=0.1)  # fmt: skip

@@ -6,7 +6,7 @@ from helpers.checks import CFG, CONFIGS, KEY, check_masks, check_same, mask_of, 
 from helpers.dropout_checks import PART, check_scale_and_mean
 
 import rmaat_np as rn
-from rmaat_np import dropout, replay, segments
+from rmaat_np import dropout, segments, step
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -88,7 +88,7 @@ def test_every_site_of_every_layer_drops_out(monkeypatch):
 
     monkeypatch.setattr(dropout, "dropout_mask", recorded)
     cfg = CONFIGS["dropout"]
-    run_step(cfg, replay.METHODS[0])
+    run_step(cfg, step.METHODS[0])
     inside = {(t, layer, site) for t in range(3) for layer in range(2) for site in ("attention", "feed_forward")}
     assert seen == inside | {(t, 0, "embedding") for t in range(3)}
 

@@ -16,7 +16,7 @@ from rmaat_np.attention import (
 from rmaat_np.config import Config
 from rmaat_np.optim import adamw_init, adamw_step
 from rmaat_np.params import init_params
-from rmaat_np.replay import loss_and_grads, predict
+from rmaat_np.step import loss_and_grads, predict
 
 LEVELS = (-1e4, -104, -88, -50, -20, 0, 20, 1e4)
 

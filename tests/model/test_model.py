@@ -7,7 +7,7 @@ import pytest
 from helpers.checks import CFG, CONFIGS, check_alone, check_model, check_same, ragged_batch, random_params
 
 import rmaat_np as rn
-from rmaat_np import replay
+from rmaat_np import step
 from rmaat_np.errors import InputError
 
 
@@ -43,7 +43,7 @@ def test_columns_of_nothing_but_padding(name):
 
 
 def check_finite(cfg, tokens, labels, dtype="float32"):
-    for method in replay.METHODS:
+    for method in step.METHODS:
         loss, grads, _ = rn.loss_and_grads(random_params(cfg, dtype), cfg, tokens, labels, method)
         assert np.isfinite(loss)
         assert all(np.isfinite(gradient).all() for gradient in grads.values())

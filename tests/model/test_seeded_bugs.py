@@ -80,7 +80,10 @@ BUGS = {
         layers.softmax_cross_entropy_backward, '(cache["weight"] * dloss)', "dloss", gradients("softmax cross-entropy"),
     ),
     "phi: slope 1 everywhere": (attention.phi_backward, "du *= dphi", "du[...] = dphi", gradients("phi")),
-    "phi: slope phi, without min": (attention.phi_backward, "1.0, out", "float('inf'), out", gradients("phi")),
+    "phi: slope phi, without min": (attention.phi_backward, '"phi"], 1.0', '"phi"], float("inf")', gradients("phi")),
+    "attention: slope of phi(K), without min": (
+        attention.astromorphic_attention_backward, "1.0, out=dk", "float('inf'), out=dk", gradients(ASTRO),
+    ),
     "relative features: r missing": (
         attention.relative_features_backward, 'cache["decay"] @ ', "", gradients("relative features"),
     ),

@@ -11,7 +11,7 @@ from helpers.checks import random_params
 import rmaat_np as rn
 
 torch = pytest.importorskip("torch")
-from rmaat_np import torch_reference  # noqa: E402
+from rmaat_np.benchmark import torch_model  # noqa: E402
 
 CFG = rn.Config(
     vocab_size=16, num_classes=10, d_model=16, num_heads=4, d_ff=24, segment_length=6, num_segments=4, num_memory=3
@@ -69,15 +69,15 @@ def make_batch(cfg, shape):
 
 def torch_step(params, cfg, tokens, labels, **options):
     """Loss, and autograd's gradients as arrays; None there means that the loss does not depend on it."""
-    theirs = torch_reference.to_torch(params)
-    loss = torch_reference.loss(theirs, cfg, torch.as_tensor(tokens), torch.as_tensor(labels), **options)
+    theirs = torch_model.to_torch(params)
+    loss = torch_model.loss(theirs, cfg, torch.as_tensor(tokens), torch.as_tensor(labels), **options)
     loss.backward()
     return loss.item(), {name: np.zeros(p.shape) if p.grad is None else p.grad.numpy() for name, p in theirs.items()}
 
 
 def torch_logits(params, cfg, tokens):
-    theirs = torch_reference.to_torch(params, requires_grad=False)
-    return torch_reference.logits(theirs, cfg, torch.as_tensor(tokens)).numpy()
+    theirs = torch_model.to_torch(params, requires_grad=False)
+    return torch_model.logits(theirs, cfg, torch.as_tensor(tokens)).numpy()
 
 
 @pytest.mark.parametrize("method", ["amrb", "bptt"])
@@ -144,6 +144,6 @@ def test_reference_refuses_dropout_and_empty_sequences():
 
 def test_missing_pytorch_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "rmaat_np.torch_reference")
+    monkeypatch.delitem(sys.modules, "rmaat_np.benchmark.torch_model")
     with pytest.raises(rn.errors.InputError, match="pip install torch"):
-        importlib.import_module("rmaat_np.torch_reference")
+        importlib.import_module("rmaat_np.benchmark.torch_model")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rmaat_np import benchmark, compare_table
+from rmaat_np.benchmark import tables as benchmark_tables
+from rmaat_np.training import compare_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "lessons" / "results").glob("*.json"))
@@ -33,8 +34,11 @@ def tables(path):
     if "stages" in found:
         return curriculum(found)
     if found["rows"][0]["config"].startswith("long:"):
-        return [benchmark.long_table(found["rows"])]
-    return [benchmark.speed_table(found["rows"]), benchmark.target_table(benchmark.check_targets(found["rows"]))]
+        return [benchmark_tables.long_table(found["rows"])]
+    return [
+        benchmark_tables.speed_table(found["rows"]),
+        benchmark_tables.target_table(benchmark_tables.check_targets(found["rows"])),
+    ]
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

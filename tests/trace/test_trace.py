@@ -12,8 +12,11 @@ from helpers.calls import TINY, assert_refused
 from matplotlib.figure import Figure
 
 import run_lra
-from rmaat_np import Config, init_params, loss_and_grads, trace
+from rmaat_np import Config, init_params, loss_and_grads
 from rmaat_np.errors import InputError
+from rmaat_np.trace import events as trace_events
+from rmaat_np.trace import page as trace_page
+from rmaat_np.trace import timeline
 
 CFG = Config(13, 3, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4, num_segments=3, num_memory=2)
 TRACE = [
@@ -57,13 +60,16 @@ def recording_of(path):
 
 @pytest.mark.parametrize(("method", "order"), [("amrb", AMRB), ("bptt", BPTT)])
 def test_events_come_in_the_promised_order(batch, method, order):
-    assert ", ".join(f"{e['event']} {e['segment']}" for e in trace.record(batch[0], CFG, *batch[1:], method)) == order
+    assert (
+        ", ".join(f"{e['event']} {e['segment']}" for e in trace_events.record(batch[0], CFG, *batch[1:], method))
+        == order
+    )
 
 
 @pytest.mark.parametrize("method", ["amrb", "bptt"])
 def test_bytes_add_up_and_end_at_nothing(batch, method):
     params, tokens, labels = batch
-    events = trace.record(params, CFG, tokens, labels, method)
+    events = trace_events.record(params, CFG, tokens, labels, method)
     caches = buffer = 0
     for e in events:
         caches += {"forward": 1, "replay": 1, "drop": -1}.get(e["event"], 0) * e["nbytes"]
@@ -81,7 +87,7 @@ def test_bytes_add_up_and_end_at_nothing(batch, method):
 
 def test_arrays_are_copies_of_the_memory_and_its_gradient(batch):
     params, tokens, labels = batch
-    amrb, bptt = (trace.record(params, CFG, tokens, labels, method) for method in ("amrb", "bptt"))
+    amrb, bptt = (trace_events.record(params, CFG, tokens, labels, method) for method in ("amrb", "bptt"))
     stored, released = ([e["array"] for e in amrb if e["event"] == kind] for kind in ("store", "release"))
     np.testing.assert_array_equal(stored[0], np.repeat(params["memory.init"][None], 4, axis=0))
     for before, after in zip(stored, reversed(released), strict=True):
@@ -95,15 +101,15 @@ def test_arrays_are_copies_of_the_memory_and_its_gradient(batch):
 
 
 def test_methods_are_compared_bit_by_bit(batch):
-    steps = {m: trace.trace_step(batch[0], CFG, *batch[1:], m) for m in ("amrb", "bptt")}
-    assert trace.same_gradients(steps)
+    steps = {m: trace_events.trace_step(batch[0], CFG, *batch[1:], m) for m in ("amrb", "bptt")}
+    assert trace_events.same_gradients(steps)
     steps["bptt"]["grads"]["head.bias"][0] = np.nextafter(steps["bptt"]["grads"]["head.bias"][0], np.float32(9))
-    assert not trace.same_gradients(steps)
+    assert not trace_events.same_gradients(steps)
 
 
 def test_a_line_for_every_event(batch):
-    events = trace.record(*batch[:1], CFG, *batch[1:], "amrb")
-    heading, *lines = trace.lines(events)
+    events = trace_events.record(*batch[:1], CFG, *batch[1:], "amrb")
+    heading, *lines = trace_events.lines(events)
     assert heading.split() == ["event", "segment", "array", "bytes", "caches", "buffer", "norm"]
     assert len(lines) == len(events)
     for line, e in zip(lines, events, strict=True):
@@ -115,22 +121,23 @@ def test_a_line_for_every_event(batch):
 
 def test_every_explanation_tells_its_event_from_the_others(batch):
     for method, order in (("amrb", AMRB), ("bptt", BPTT)):
-        events = trace.page_events(trace.record(batch[0], CFG, *batch[1:], method), 2)
+        events = trace_page.page_events(trace_events.record(batch[0], CFG, *batch[1:], method), 2)
         assert len({e["says"] for e in events}) == order.count(",") + 1
     early, late = (
-        [e["says"] for e in trace.page_events(trace.record(batch[0], CFG, *batch[1:], "amrb"), 2)][i] for i in (2, -1)
+        [e["says"] for e in trace_page.page_events(trace_events.record(batch[0], CFG, *batch[1:], "amrb"), 2)][i]
+        for i in (2, -1)
     )
     assert "will rebuild" in early and "has done its work" in late
 
 
 def test_timeline_spans(batch):
-    recordings = {m: trace.record(batch[0], CFG, *batch[1:], m) for m in ("bptt", "amrb")}
-    assert trace.spans(recordings["bptt"], "cache") == [(2, 2, 4), (1, 1, 6), (0, 0, 8)]
-    assert trace.spans(recordings["bptt"], "memory") == []
-    assert trace.spans(recordings["amrb"], "memory") == [(2, 6, 8), (1, 3, 11), (0, 0, 15)]
-    assert trace.spans(recordings["amrb"], "cache")[:2] == [(0, 1, 2), (1, 4, 5)]
+    recordings = {m: trace_events.record(batch[0], CFG, *batch[1:], m) for m in ("bptt", "amrb")}
+    assert timeline.spans(recordings["bptt"], "cache") == [(2, 2, 4), (1, 1, 6), (0, 0, 8)]
+    assert timeline.spans(recordings["bptt"], "memory") == []
+    assert timeline.spans(recordings["amrb"], "memory") == [(2, 6, 8), (1, 3, 11), (0, 0, 15)]
+    assert timeline.spans(recordings["amrb"], "cache")[:2] == [(0, 1, 2), (1, 4, 5)]
     figure = Figure(layout="constrained")
-    trace.draw_timeline(figure, recordings)
+    timeline.draw_timeline(figure, recordings)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[:2] == ["BPTT", "AMRB"]
 
@@ -179,7 +186,7 @@ def test_refusals_are_one_line(call, tmp_path):  # noqa: F811
 
 def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):  # noqa: F811
     Path("page.html").write_text("old")
-    monkeypatch.setattr(trace, "PAGE_LIMIT", 10_000)
+    monkeypatch.setattr(trace_page, "PAGE_LIMIT", 10_000)
     assert_refused(call(*TRACE, "--html", "page.html"), "page.html", "10,000", "--set")
     assert Path("page.html").read_text() == "old" and not list(Path().glob(".page*"))
 
@@ -187,7 +194,7 @@ def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):  # no
 def test_page_holds_the_recording_and_nothing_from_outside(page):
     path, recording = page
     text = path.read_text()
-    assert path.stat().st_size < trace.PAGE_LIMIT
+    assert path.stat().st_size < trace_page.PAGE_LIMIT
     assert not re.search(r"""https?:|src=|@import|url\(|["'(]//""", text)
     assert recording["same"] and recording["shape"] == [2, 16]
     segments = len(recording["tokens"])
@@ -198,7 +205,7 @@ def test_page_holds_the_recording_and_nothing_from_outside(page):
 
 def test_text_of_the_data_cannot_end_the_script(tmp_path):
     hostile = {"title": "</script><script>alert(1)</script><!--"}
-    trace.write_page(tmp_path / "page.html", hostile)
+    trace_page.write_page(tmp_path / "page.html", hostile)
     text = (tmp_path / "page.html").read_text()
     assert "alert(1)</script>" not in text and "</script><script>alert" not in text
     assert recording_of(tmp_path / "page.html") == hostile
@@ -206,7 +213,7 @@ def test_text_of_the_data_cannot_end_the_script(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
-    trace.write_page(tmp_path / "page.html", {"loss": 1})
+    trace_page.write_page(tmp_path / "page.html", {"loss": 1})
     before = (tmp_path / "page.html").read_bytes()
 
     def refuse(*paths):
@@ -214,13 +221,13 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(InputError, match="cannot be written"):
-        trace.write_page(tmp_path / "page.html", {"loss": 2})
+        trace_page.write_page(tmp_path / "page.html", {"loss": 2})
     assert (tmp_path / "page.html").read_bytes() == before and os.listdir(tmp_path) == ["page.html"]
 
 
 def test_page_refuses_numbers_that_json_has_not(tmp_path):
     with pytest.raises(InputError, match="not finite"):
-        trace.write_page(tmp_path / "page.html", {"loss": float("nan")})
+        trace_page.write_page(tmp_path / "page.html", {"loss": float("nan")})
 
 
 # in a real browser

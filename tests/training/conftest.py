@@ -3,8 +3,8 @@
 import pytest
 from helpers.runs import start
 
-from rmaat_np import train
 from rmaat_np.data import recall
+from rmaat_np.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +16,8 @@ def data():
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
     """Drawing takes longer than these runs; and batches of 12 rows, so that an evaluation has several."""
-    monkeypatch.setattr(train, "draw_curve", lambda folder: None)
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 12)
+    monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 12)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def whole(tmp_path_factory, data):
     """The folder of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "draw_curve", lambda folder: None)
-        patch.setattr(train, "EVALUATION_BATCH", 12)
-        train.train(start(folder, data), data)
+        patch.setattr(loop, "draw_curve", lambda folder: None)
+        patch.setattr(loop, "EVALUATION_BATCH", 12)
+        loop.train(start(folder, data), data)
     return folder

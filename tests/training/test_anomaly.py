@@ -10,11 +10,13 @@ import pytest
 from helpers.runs import SIZES, arrays_of, assert_equal_runs, at_step, start
 
 import run_lra
-from rmaat_np import backend, train
-from rmaat_np.anomaly import find_anomaly, find_operation, first_not_finite
+from rmaat_np import backend
 from rmaat_np.config import Config
 from rmaat_np.params import init_params
-from rmaat_np.replay import loss_and_grads
+from rmaat_np.step import loss_and_grads
+from rmaat_np.training import loop
+from rmaat_np.training import run as runs
+from rmaat_np.training.anomaly import find_anomaly, find_operation, first_not_finite
 
 CFG = Config(
     vocab_size=9, num_classes=3, d_model=8, num_heads=2, d_ff=6, segment_length=4, num_segments=3, num_memory=2
@@ -91,14 +93,14 @@ def test_first_not_finite():
 
 def broken_before(monkeypatch, step, name="blocks.0.attn.qkv.weight", factor=1e38):
     """Multiply a parameter before a step."""
-    original = train.train_step
+    original = loop.train_step
 
     def train_step(run, *arguments):
         if run.progress.step + 1 == step:
             run.params[name] *= np.float32(factor)
         return original(run, *arguments)
 
-    monkeypatch.setattr(train, "train_step", train_step)
+    monkeypatch.setattr(loop, "train_step", train_step)
 
 
 def test_divergence_in_a_run(tmp_path, data, whole, monkeypatch):
@@ -108,13 +110,13 @@ def test_divergence_in_a_run(tmp_path, data, whole, monkeypatch):
         at_step(patch, 6, lambda: states.append({k: v.copy() for k, v in run.params.items()}))
         broken_before(patch, 7)
         run = start(folder, data)
-        with pytest.raises(train.Diverged) as error:
-            train.train(run, data)
+        with pytest.raises(loop.Diverged) as error:
+            loop.train(run, data)
     message = str(error.value)
     assert message.startswith("step 7: loss nan, gradient norm nan; ") and "\n" not in message
     assert "first that is not finite: H of astromorphic_attention_forward, segment 1, layer 0, shard 0" in message
     assert f"python run_lra.py --resume {folder / 'diverged.npz'} --detect-anomaly names the operation" in message
-    saved = train.load_run(folder / "diverged.npz")
+    saved = runs.load_run(folder / "diverged.npz")
     assert saved.progress.step == 6
     states[0]["blocks.0.attn.qkv.weight"] *= np.float32(1e38)
     for name, array in states[0].items():
@@ -124,8 +126,8 @@ def test_divergence_in_a_run(tmp_path, data, whole, monkeypatch):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
 
-    assert train.load_run(folder).progress.step == 5
-    train.train(train.load_run(folder), data)
+    assert runs.load_run(folder).progress.step == 5
+    loop.train(runs.load_run(folder), data)
     (folder / "diverged.npz").unlink()
     assert_equal_runs(folder, whole)
 
@@ -149,55 +151,55 @@ def test_command_names_the_operation(tmp_path, monkeypatch, capsys):
 
 
 def test_norm_is_the_only_thing_that_overflows(tmp_path, data, monkeypatch):
-    original = train.loss_and_grads
+    original = loop.loss_and_grads
 
     def large(*arguments, **options):
         loss, grads, stats = original(*arguments, **options)
         return loss, {name: gradient * np.float32(1e20) for name, gradient in grads.items()}, stats
 
-    monkeypatch.setattr(train, "loss_and_grads", large)
-    with pytest.raises(train.Diverged, match="the norm itself, of finite gradients"):
-        train.train(start(tmp_path / "run", data), data)
+    monkeypatch.setattr(loop, "loss_and_grads", large)
+    with pytest.raises(loop.Diverged, match="the norm itself, of finite gradients"):
+        loop.train(start(tmp_path / "run", data), data)
 
 
 def test_update_that_overflows_is_never_saved_as_last(tmp_path, data, monkeypatch):
     """Loss and gradients of the step are finite, but what it makes of the parameters is not."""
-    folder, original = tmp_path / "run", train.adamw_step
+    folder, original = tmp_path / "run", loop.adamw_step
 
     def overflow(params, *arguments, **options):
         original(params, *arguments, **options)
         if run.progress.step == 9:
             params["head.bias"][0] = np.inf
 
-    monkeypatch.setattr(train, "adamw_step", overflow)
+    monkeypatch.setattr(loop, "adamw_step", overflow)
     run = start(folder, data)
-    with pytest.raises(train.Diverged, match="step 10: head.bias is not finite after the update"):
-        train.train(run, data)
-    assert train.load_run(folder).progress.step == 5
+    with pytest.raises(loop.Diverged, match="step 10: head.bias is not finite after the update"):
+        loop.train(run, data)
+    assert runs.load_run(folder).progress.step == 5
 
-    run = train.load_run(folder)
+    run = runs.load_run(folder)
     at_step(monkeypatch, 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(train.Diverged, match="head.bias is not finite after the update"):
-        train.train(run, data)
-    assert train.load_run(folder).progress.step == 5
+    with pytest.raises(loop.Diverged, match="head.bias is not finite after the update"):
+        loop.train(run, data)
+    assert runs.load_run(folder).progress.step == 5
 
 
 def test_parameter_that_was_not_finite_before(tmp_path, data, monkeypatch):
     broken_before(monkeypatch, 3, "embed.token", np.inf)
-    with pytest.raises(train.Diverged, match="step 3: .*: parameter embed.token, after the update before"):
-        train.train(start(tmp_path / "run", data), data)
+    with pytest.raises(loop.Diverged, match="step 3: .*: parameter embed.token, after the update before"):
+        loop.train(start(tmp_path / "run", data), data)
 
 
 def test_state_that_cannot_be_saved(tmp_path, data, monkeypatch):
     folder = tmp_path / "run"
     broken_before(monkeypatch, 3)
     at_step(monkeypatch, 2, lambda: (folder / "diverged.npz").mkdir())
-    with pytest.raises(train.Diverged, match="segment 1.*the state before this step is lost .*diverged.npz"):
-        train.train(start(folder, data), data)
+    with pytest.raises(loop.Diverged, match="segment 1.*the state before this step is lost .*diverged.npz"):
+        loop.train(start(folder, data), data)
 
 
 def test_nothing_is_watched_while_all_is_well(tmp_path, data, whole, monkeypatch):
-    monkeypatch.setattr(train, "find_anomaly", lambda *_: pytest.fail("looked for without need"))
+    monkeypatch.setattr(loop, "find_anomaly", lambda *_: pytest.fail("looked for without need"))
     monkeypatch.setattr(sys, "setprofile", lambda *_: pytest.fail("watched without need"))
-    train.train(start(tmp_path / "run", data), data, detect_anomaly=True)
+    loop.train(start(tmp_path / "run", data), data, detect_anomaly=True)
     assert_equal_runs(tmp_path / "run", whole)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from helpers.runs import disk_full_after
 
-from rmaat_np.checkpoint import FORMAT, check_checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from rmaat_np.config import Config
 from rmaat_np.errors import InputError
 from rmaat_np.optim import adamw_init
 from rmaat_np.params import init_params
+from rmaat_np.system.files import write_atomically
+from rmaat_np.training.checkpoint import FORMAT, check_checkpoint, load_checkpoint, save_checkpoint
 
 CFG = Config(vocab_size=5, num_classes=2, d_model=4, num_heads=2, num_layers=1, d_ff=3, segment_length=3, num_memory=2)
 META = {"settings": {"lr": 0.1, "name": "Zoë"}, "progress": {"step": 7, "seconds": 1 / 3}, "big": 2**70}

@@ -13,8 +13,8 @@ from statistics import mean
 import pytest
 
 import run_lra
-from rmaat_np import compare, compare_table
 from rmaat_np.errors import InputError
+from rmaat_np.training import compare, compare_table
 
 SCRIPT = Path(run_lra.__file__)
 FIELDS = ("d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "segment_length=8", "num_segments=2", "num_memory=2")

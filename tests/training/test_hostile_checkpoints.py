@@ -12,13 +12,14 @@ from helpers.runs import start
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmaat_np import train
-from rmaat_np.checkpoint import FORMAT, load_checkpoint, read_npz
 from rmaat_np.data import recall
 from rmaat_np.data.cache import cached_split
 from rmaat_np.data.dataset import make_split
 from rmaat_np.errors import InputError
-from rmaat_np.settings import describe
+from rmaat_np.system.files import read_npz
+from rmaat_np.training import run as runs
+from rmaat_np.training.checkpoint import FORMAT, load_checkpoint
+from rmaat_np.training.settings import describe
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_damaged_checkpoints(checkpoint):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "last.npz"
             path.write_bytes(data)
-            run = read_or_refused(lambda: train.load_run(path), folder, train.Run)
+            run = read_or_refused(lambda: runs.load_run(path), folder, runs.Run)
         outcomes.append(run is None)
         if run is not None:
             assert all(run.params[name].tobytes() == arrays[f"params/{name}"].tobytes() for name in run.params)
@@ -70,7 +71,7 @@ def test_wrong_shapes_dtypes_and_names(checkpoint):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "last.npz"
             np.savez(path, **good | {name: array})
-            run = read_or_refused(lambda: train.load_run(path), folder, train.Run)
+            run = read_or_refused(lambda: runs.load_run(path), folder, runs.Run)
         fits = name in good and array.shape == good[name].shape and array.dtype == good[name].dtype
         assert (run is not None) == fits
 
@@ -95,7 +96,7 @@ def test_any_json_as_meta(checkpoint):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "last.npz"
             np.savez(path, **good | {"meta": np.array(text)})
-            run = read_or_refused(lambda: train.load_run(path), folder, train.Run)
+            run = read_or_refused(lambda: runs.load_run(path), folder, runs.Run)
         refused.append(run is None)
         if run is not None:
             describe(run.settings)
@@ -142,7 +143,7 @@ def test_npz_bombs(tmp_path):
             file.writestr("meta.npy", meta)
             file.writestr("params/x.npy", npy_header("<f4", shape) + bytes(100))
     paths = sorted(tmp_path.glob("*.npz"))
-    lines = small_memory(REFUSED.format(call="train.load_run(path)"), *paths).splitlines()
+    lines = small_memory(REFUSED.format(call="runs.load_run(path)"), *paths).splitlines()
     assert len(lines) == len(paths) and not any(line.startswith("read") for line in lines)
     by_name = {path.stem: line for path, line in zip(paths, lines, strict=True)}
     assert "at most the file's own size is read" in by_name["deflated"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import run_lra
-from rmaat_np import train
-from rmaat_np.checkpoint import load_checkpoint
+from rmaat_np.training import loop
+from rmaat_np.training.checkpoint import load_checkpoint
 
 FIELDS = ("d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "segment_length=8", "num_segments=2", "num_memory=2")
 FIELDS += ("class_within=8", "length=16", "eval_every=5")
@@ -26,13 +26,13 @@ def first(tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_parameters_are_those_of_the_checkpoint(first, tmp_path, monkeypatch, dtype):
     started = {}
-    step = train.train_step
+    step = loop.train_step
 
     def remember(run, *arguments):
         started.setdefault(run.progress.step, {name: array.copy() for name, array in run.params.items()})
         return step(run, *arguments)
 
-    monkeypatch.setattr(train, "train_step", remember)
+    monkeypatch.setattr(loop, "train_step", remember)
     arguments = ["--set", f"init={first}", "--set", f"dtype={dtype}", "--seed", "7", "--out", str(tmp_path / "run")]
     assert run_lra.main([*TINY, *arguments]) == 0
     params, state, _ = load_checkpoint(first / "last.npz")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from helpers import interrupted_run
 
-from rmaat_np import train
+from rmaat_np.training import loop
+from rmaat_np.training import run as runs
 
 SCRIPT = Path(interrupted_run.__file__)
 
@@ -32,8 +33,8 @@ def moments() -> list:
 def patched():
     """What the script replaces in this process too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "EVALUATION_BATCH", 8)
-        patch.setattr(train, "draw_curve", None)
+        patch.setattr(loop, "EVALUATION_BATCH", 8)
+        patch.setattr(loop, "draw_curve", None)
         yield interrupted_run.dataset()
 
 
@@ -41,7 +42,7 @@ def patched():
 def whole(tmp_path_factory, patched):
     """The folder of the run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    train.train(interrupted_run.start(folder), patched)
+    loop.train(interrupted_run.start(folder), patched)
     return folder
 
 
@@ -53,8 +54,8 @@ def ended_by_sigkill(folder, event, count, delay):
 
 def go_on(folder, data):
     """As a user would: --resume, or where there is no checkpoint yet, the same command again."""
-    run = train.load_run(folder) if (folder / "last.npz").exists() else interrupted_run.start(folder)
-    train.train(run, data)
+    run = runs.load_run(folder) if (folder / "last.npz").exists() else interrupted_run.start(folder)
+    loop.train(run, data)
 
 
 def assert_equal_runs(ours, theirs):
@@ -98,8 +99,8 @@ def test_sigkill_before_the_first_checkpoint(tmp_path, patched, whole):
     """There is nothing to go on with, --resume says so, and the same command starts again."""
     folder = tmp_path / "run"
     ended_by_sigkill(folder, "write", 1, "half")
-    with pytest.raises(train.InputError, match="the run saved none yet, start it with --out"):
-        train.load_run(folder)
+    with pytest.raises(loop.InputError, match="the run saved none yet, start it with --out"):
+        runs.load_run(folder)
     go_on(folder, patched)
     assert_equal_runs(folder, whole)
 
@@ -117,11 +118,11 @@ def rename_of_the_last_best(folder) -> int:
 
 def test_sigkill_between_the_two_checkpoints_of_a_validation(tmp_path, patched, whole):
     """last.npz names a best step that best.npz has not yet, and no later one will hide that; it is made up for."""
-    folder, best_step = tmp_path / "run", train.load_run(whole).progress.best_step
+    folder, best_step = tmp_path / "run", runs.load_run(whole).progress.best_step
     ended_by_sigkill(folder, "rename", rename_of_the_last_best(whole), "0")
-    assert train.load_run(folder).progress.step == train.load_run(folder).progress.best_step == best_step
+    assert runs.load_run(folder).progress.step == runs.load_run(folder).progress.best_step == best_step
     best = folder / "best.npz"
-    assert not best.exists() or train.load_run(best).progress.step < best_step
+    assert not best.exists() or runs.load_run(best).progress.step < best_step
     go_on(folder, patched)
     assert_equal_runs(folder, whole)
 

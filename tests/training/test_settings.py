@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from rmaat_np import train
-from rmaat_np.checkpoint import load_checkpoint, save_checkpoint
 from rmaat_np.config import Config
 from rmaat_np.errors import InputError
-from rmaat_np.settings import (
+from rmaat_np.training import run as runs
+from rmaat_np.training.checkpoint import load_checkpoint, save_checkpoint
+from rmaat_np.training.settings import (
     MODELS,
     TASKS,
     Settings,
@@ -23,7 +23,7 @@ from rmaat_np.settings import (
     resolve,
 )
 
-WITH_PRESETS = [task for task in TASKS if (files("rmaat_np") / "presets" / f"{task}.toml").is_file()]
+WITH_PRESETS = [task for task in TASKS if (files("rmaat_np.training") / "presets" / f"{task}.toml").is_file()]
 PRESETS = [(task, preset) for task in WITH_PRESETS for preset in preset_names(task)]
 DATASET = SimpleNamespace(vocab_size=27, num_classes=10, pair=False, max_length=128)
 
@@ -100,7 +100,7 @@ def test_training_choices(name, allowed):
 
 
 def test_every_preset_file_belongs_to_a_task():
-    names = {path.name.removesuffix(".toml") for path in (files("rmaat_np") / "presets").iterdir()}
+    names = {path.name.removesuffix(".toml") for path in (files("rmaat_np.training") / "presets").iterdir()}
     assert names <= set(TASKS) and "recall" in names
 
 
@@ -239,7 +239,7 @@ def test_description_shows_every_value():
 def saved(tmp_path):
     """A checkpoint, as its parts. -> params, state, meta"""
     chosen = resolve("recall", "quick", "rmaat", {"d_model": 4, "num_layers": 1})
-    train.new_run(tmp_path, chosen, DATASET).save("last.npz")
+    runs.new_run(tmp_path, chosen, DATASET).save("last.npz")
     return load_checkpoint(tmp_path / "last.npz")
 
 
@@ -250,10 +250,10 @@ def test_checkpoint_whose_settings_are_not_readable(tmp_path, saved, change, val
     path = tmp_path / "c.npz"
     save_checkpoint(path, params, state, {k: v for k, v in meta.items() if k != change})
     with pytest.raises(InputError, match="c.npz"):
-        train.load_run(path)
+        runs.load_run(path)
     save_checkpoint(path, params, state, meta | {change: value})
     with pytest.raises(InputError, match="c.npz"):
-        train.load_run(path)
+        runs.load_run(path)
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,11 @@ def test_checkpoint_whose_settings_are_wrong(tmp_path, saved, part, field, value
     (meta["config"] if part == "config" else meta["settings"]["train"])[field] = value
     save_checkpoint(tmp_path / "c.npz", params, state, meta)
     with pytest.raises(InputError, match=f"c.npz.*{field}"):
-        train.load_run(tmp_path / "c.npz")
+        runs.load_run(tmp_path / "c.npz")
 
 
 def test_checkpoint_settings_come_back(tmp_path, saved):
-    run = train.load_run(tmp_path)
+    run = runs.load_run(tmp_path)
     assert run.settings == resolve("recall", "quick", "rmaat", {"d_model": 4, "num_layers": 1})
     assert (run.cfg, run.folder, run.progress.step) == (run.settings.config(DATASET), tmp_path, 0)
 
@@ -278,7 +278,7 @@ def test_checkpoint_of_another_size(tmp_path, saved):
     meta["config"]["d_ff"] = 32
     save_checkpoint(tmp_path / "c.npz", params, state, meta)
     with pytest.raises(InputError, match="c.npz.*mlp.in"):
-        train.load_run(tmp_path / "c.npz")
+        runs.load_run(tmp_path / "c.npz")
 
 
 # parse_assignment

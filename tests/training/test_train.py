@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start
 
-from rmaat_np import curve, train
-from rmaat_np.checkpoint import save_checkpoint
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.errors import InputError
 from rmaat_np.optim import learning_rate
-from rmaat_np.replay import predict
+from rmaat_np.step import predict
+from rmaat_np.training import curve, loop
+from rmaat_np.training import run as runs
+from rmaat_np.training.checkpoint import save_checkpoint
 
 # what a run writes
 
@@ -48,7 +49,7 @@ def test_metrics(whole):
 
 def test_config_record(whole, data):
     record = json.loads((whole / "config.json").read_text())
-    run = train.load_run(whole)
+    run = runs.load_run(whole)
     assert record["config"] == asdict(run.cfg)
     assert {**record["config"], **record["settings"]["train"], **record["settings"]["data"]}.items() >= SIZES.items()
     assert record["settings"] == json.loads(json.dumps(run.settings.to_json()))
@@ -58,7 +59,7 @@ def test_config_record(whole, data):
 
 def test_result(whole, data):
     result = json.loads((whole / "result.json").read_text())
-    last, best = train.load_run(whole), train.load_run(whole / "best.npz")
+    last, best = runs.load_run(whole), runs.load_run(whole / "best.npz")
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
     assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
@@ -66,8 +67,8 @@ def test_result(whole, data):
         "task": "recall",
         "model": "rmaat",
         "method": "amrb",
-        "test_accuracy": train.evaluate(best.params, best.cfg, data.test)["accuracy"],
-        "test_accuracy_last": train.evaluate(last.params, last.cfg, data.test)["accuracy"],
+        "test_accuracy": loop.evaluate(best.params, best.cfg, data.test)["accuracy"],
+        "test_accuracy_last": loop.evaluate(last.params, last.cfg, data.test)["accuracy"],
         "val_accuracy": top["val_accuracy"],
         "best_step": top["step"],
         "majority_share": np.bincount(data.test.labels).max() / 48,
@@ -80,22 +81,22 @@ def test_result(whole, data):
 
 
 def test_train_returns_the_result(tmp_path, data):
-    result = train.train(start(tmp_path / "run", data, steps=1), data)
+    result = loop.train(start(tmp_path / "run", data, steps=1), data)
     assert result == json.loads((tmp_path / "run/result.json").read_text())
 
 
 def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch):
     accuracies = iter([0.1, 0.5, 0.3, 0.5])
-    original, run = train.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
+    original, run = loop.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
 
     def evaluate(params, cfg, split, workers, stop):
         scores = original(params, cfg, split, workers)
         return scores | {"accuracy": next(accuracies)} if split is data.val else scores
 
-    monkeypatch.setattr(train, "evaluate", evaluate)
-    result = train.train(run, data)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    result = loop.train(run, data)
     assert (result["val_accuracy"], result["best_step"]) == (0.5, 2)
-    best = train.load_run(run.folder / "best.npz")
+    best = runs.load_run(run.folder / "best.npz")
     assert best.progress.step == 2
     assert result["test_accuracy"] == original(best.params, best.cfg, data.test)["accuracy"]
     assert result["test_accuracy_last"] == original(run.params, run.cfg, data.test)["accuracy"]
@@ -103,14 +104,14 @@ def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch
 
 
 def test_every_step_has_its_own_batch_and_dropout(tmp_path, data, monkeypatch):
-    calls, original = [], train.loss_and_grads
+    calls, original = [], loop.loss_and_grads
 
     def loss_and_grads(params, cfg, tokens, labels, method, seed, step, *args, **options):
         calls.append((tokens, labels, seed, step))
         return original(params, cfg, tokens, labels, method, seed, step, *args, **options)
 
-    monkeypatch.setattr(train, "loss_and_grads", loss_and_grads)
-    train.train(start(tmp_path / "run", data, seed=3), data)
+    monkeypatch.setattr(loop, "loss_and_grads", loss_and_grads)
+    loop.train(start(tmp_path / "run", data, seed=3), data)
     order = BatchOrder(data.train.lengths(), 8, seed=3)
     assert [call[2:] for call in calls] == [(3, step) for step in range(STEPS)]
     for step, (tokens, labels, *_) in enumerate(calls):
@@ -119,15 +120,15 @@ def test_every_step_has_its_own_batch_and_dropout(tmp_path, data, monkeypatch):
 
 
 def test_evaluation_is_a_mean_over_rows(whole, data, monkeypatch):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 7)
-    run = train.load_run(whole)
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 7)
+    run = runs.load_run(whole)
     losses, hits = [], []
     for row in range(len(data.test)):
         tokens, labels = data.test.batch([row])
         logits = predict(run.params, run.cfg, tokens)[0].astype(np.float64)
         losses.append(np.log(np.exp(logits).sum()) - logits[labels[0]])
         hits.append(logits.argmax() == labels[0])
-    scores = train.evaluate(run.params, run.cfg, data.test)
+    scores = loop.evaluate(run.params, run.cfg, data.test)
     assert scores["accuracy"] == np.mean(hits)
     assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -141,12 +142,12 @@ def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, numbe
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         at_step(patch, step, lambda: os.kill(os.getpid(), number))
-        with pytest.raises(train.Interrupted) as stop:
-            train.train(start(folder, data), data)
+        with pytest.raises(loop.Interrupted) as stop:
+            loop.train(start(folder, data), data)
     assert stop.value.args[0] == number
-    assert train.load_run(folder).progress.step == step
+    assert runs.load_run(folder).progress.step == step
     assert not (folder / "result.json").exists()
-    train.train(train.load_run(folder), data)
+    loop.train(runs.load_run(folder), data)
     assert_equal_runs(folder, whole)
 
 
@@ -154,7 +155,7 @@ def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, numbe
 @pytest.mark.parametrize(("batch", "step"), [(1, 5), (3, 5), (5, 10), (9, STEPS), (11, STEPS), (15, STEPS)], ids=str)
 def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, step, number):
     """It is stopped at the next batch: in the first or second validation, the last one, or in either test."""
-    folder, predictions, original = tmp_path / "run", [], train.predict
+    folder, predictions, original = tmp_path / "run", [], loop.predict
 
     def predict(*arguments):
         predictions.append(None)
@@ -163,23 +164,23 @@ def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, 
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "predict", predict)  # 3 times a validation, 4 times a test
-        with pytest.raises(train.Interrupted) as stop:
-            train.train(start(folder, data), data)
+        patch.setattr(loop, "predict", predict)  # 3 times a validation, 4 times a test
+        with pytest.raises(loop.Interrupted) as stop:
+            loop.train(start(folder, data), data)
     assert stop.value.args[0] == number
-    assert train.load_run(folder).progress.step == step and not (folder / "result.json").exists()
-    train.train(train.load_run(folder), data)
+    assert runs.load_run(folder).progress.step == step and not (folder / "result.json").exists()
+    loop.train(runs.load_run(folder), data)
     assert_equal_runs(folder, whole)
 
 
 def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
     """It was always saved after the validation of its step, which is not done twice."""
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
-    run = train.load_run(folder)
+    run = runs.load_run(folder)
     meta = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "progress": asdict(run.progress)}
     del meta["progress"]["validated"]
     save_checkpoint(folder / "last.npz", run.params, run.state, meta)
-    train.train(train.load_run(folder), data)
+    loop.train(runs.load_run(folder), data)
     assert_equal_runs(folder, whole)
 
 
@@ -190,23 +191,23 @@ def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
     ids=str,
 )
 def test_progress_that_cannot_be(tmp_path, whole, wrong):
-    run = train.load_run(whole)
+    run = runs.load_run(whole)
     meta = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "progress": asdict(run.progress) | wrong}
     save_checkpoint(tmp_path / "last.npz", run.params, run.state, meta)
     with pytest.raises(InputError, match="last.npz: "):
-        train.load_run(tmp_path)
+        runs.load_run(tmp_path)
 
 
 def test_best_checkpoint_of_another_step(tmp_path, data, monkeypatch):
     folder = tmp_path / "run"
-    train.train(start(folder, data, eval_every=4), data)
-    run = train.load_run(folder)
+    loop.train(start(folder, data, eval_every=4), data)
+    run = runs.load_run(folder)
     run.progress.best_step = 8
     run.save("last.npz")
     run.progress.step = run.progress.validated = run.progress.best_step = 4
     run.save("best.npz")
     with pytest.raises(InputError, match="best.npz: is of step 4, the best was step 8"):
-        train.train(train.load_run(folder), data)
+        loop.train(runs.load_run(folder), data)
 
 
 def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path, data, whole, monkeypatch):
@@ -219,9 +220,9 @@ def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path, data, whole, monk
     with monkeypatch.context() as patch:
         at_step(patch, 9, kill)
         with pytest.raises(Killed):
-            train.train(start(tmp_path / "run", data), data)
-    assert train.load_run(tmp_path / "run").progress.step == 5
-    train.train(train.load_run(tmp_path / "run"), data)
+            loop.train(start(tmp_path / "run", data), data)
+    assert runs.load_run(tmp_path / "run").progress.step == 5
+    loop.train(runs.load_run(tmp_path / "run"), data)
     assert_equal_runs(tmp_path / "run", whole)
 
 
@@ -230,17 +231,17 @@ def test_going_back_to_an_earlier_checkpoint(tmp_path, data, whole, monkeypatch)
     earlier, folder = tmp_path / "earlier", tmp_path / "run"
     with monkeypatch.context() as patch:
         at_step(patch, 8, lambda: shutil.copytree(folder, earlier))
-        train.train(start(folder, data), data)
-    assert train.load_run(earlier).progress.step == 5
+        loop.train(start(folder, data), data)
+    assert runs.load_run(earlier).progress.step == 5
     with open(earlier / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "loss": 1.0}\n{"step": 8, "val_loss": 1.0}\n{"step": 3, "lo')
-    train.train(train.load_run(earlier), data)
+    loop.train(runs.load_run(earlier), data)
     assert_equal_runs(earlier, whole)
 
 
 def test_finished_run_stays_as_it_is(tmp_path, data, whole):
     shutil.copytree(whole, tmp_path / "run")
-    result = train.train(train.load_run(tmp_path / "run"), data)
+    result = loop.train(runs.load_run(tmp_path / "run"), data)
     assert result == json.loads((whole / "result.json").read_text())
     assert_equal_runs(tmp_path / "run", whole)
 
@@ -248,19 +249,19 @@ def test_finished_run_stays_as_it_is(tmp_path, data, whole):
 def test_best_checkpoint_that_is_missing_is_missed_at_once(tmp_path, data, whole, monkeypatch):
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run/best.npz").unlink()
-    monkeypatch.setattr(train, "evaluate", lambda *_: pytest.fail("computed before it was missed"))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: pytest.fail("computed before it was missed"))
     with pytest.raises(InputError, match="best.npz"):
-        train.train(train.load_run(tmp_path / "run"), data)
+        loop.train(runs.load_run(tmp_path / "run"), data)
 
 
 def test_signals_are_handed_back(tmp_path, data):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    train.train(start(tmp_path / "run", data, steps=1), data)
+    loop.train(start(tmp_path / "run", data, steps=1), data)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_second_signal_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), train.stop_requests() as received:
+    with pytest.raises(KeyboardInterrupt), loop.stop_requests() as received:
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGINT)
@@ -275,7 +276,7 @@ def test_second_signal_stops_at_once():
     ids=["again", "bptt", "replay budget"],
 )
 def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, options):
-    train.train(start(tmp_path / "run", data, **overrides), data, **options)
+    loop.train(start(tmp_path / "run", data, **overrides), data, **options)
     for key, array in arrays_of(tmp_path / "run/last.npz").items():
         np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
@@ -283,7 +284,7 @@ def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, optio
 
 def test_two_workers_are_deterministic(tmp_path, data, whole):
     for name in ("one", "two"):
-        train.train(start(tmp_path / name, data), data, workers=2)
+        loop.train(start(tmp_path / name, data), data, workers=2)
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     losses = [
         [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
@@ -293,7 +294,7 @@ def test_two_workers_are_deterministic(tmp_path, data, whole):
 
 
 def test_float64_stays_float64(tmp_path, data):
-    train.train(start(tmp_path / "run", data, steps=2, dtype="float64"), data)
+    loop.train(start(tmp_path / "run", data, steps=2, dtype="float64"), data)
     assert {array.dtype for array in arrays_of(tmp_path / "run/last.npz").values()} == {np.dtype("float64")}
 
 
@@ -314,12 +315,12 @@ def test_second_process_in_a_folder(tmp_path, data, whole, monkeypatch):
 
     def intrude():
         with pytest.raises(InputError) as error:
-            train.train(second, data)
+            loop.train(second, data)
         messages.append(str(error.value))
 
     with monkeypatch.context() as patch:
         at_step(patch, 3, intrude)
-        train.train(start(folder, data), data)
+        loop.train(start(folder, data), data)
     assert len(messages) == 1 and str(folder) in messages[0] and "another process" in messages[0]
     intrude()  # the first one has ended, and the second still takes the folder for empty
     assert "already holds a run" in messages[1]
@@ -330,8 +331,8 @@ def test_second_process_in_a_folder(tmp_path, data, whole, monkeypatch):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_divergence(tmp_path, data):
     run = start(tmp_path / "run", data, lr=1e30, warmup_steps=0, eval_every=1)
-    with pytest.raises(train.Diverged) as error:
-        train.train(run, data)
+    with pytest.raises(loop.Diverged) as error:
+        loop.train(run, data)
     message = str(error.value)
     assert message.startswith("step ") and "nan" in message and "--lr" in message and "\n" not in message
     assert "--resume" not in message, "it refuses another learning rate"

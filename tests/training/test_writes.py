@@ -12,26 +12,27 @@ import pytest
 from helpers.runs import SIZES, assert_equal_runs, at_step, disk_full_after, start
 
 import run_lra
-from rmaat_np import curve, train
 from rmaat_np.data.cache import cached_split
 from rmaat_np.data.dataset import make_split
 from rmaat_np.errors import WriteError
-from rmaat_np.folder import FILES, append_metrics
+from rmaat_np.training import curve, loop
+from rmaat_np.training import run as runs
+from rmaat_np.training.folder import FILES, append_metrics
 
 
 def refused(folder, data) -> str:
     """Start the run, or go on with it; -> the message of the write that failed."""
-    run = train.load_run(folder) if (folder / "last.npz").exists() else start(folder, data)
+    run = runs.load_run(folder) if (folder / "last.npz").exists() else start(folder, data)
     with pytest.raises(WriteError) as error:
-        train.train(run, data)
+        loop.train(run, data)
     message = str(error.value)
     assert message.startswith(str(folder)) and "cannot be written" in message and "\n" not in message
     return message
 
 
 def go_on(folder, data):
-    run = train.load_run(folder) if (folder / "last.npz").exists() else start(folder, data)
-    train.train(run, data)
+    run = runs.load_run(folder) if (folder / "last.npz").exists() else start(folder, data)
+    loop.train(run, data)
 
 
 def assert_whole_files(folder):
@@ -39,7 +40,7 @@ def assert_whole_files(folder):
     for path in folder.iterdir():
         assert path.name in (".lock", *FILES), "a temporary file is left"
         if path.suffix == ".npz":
-            train.load_run(path)
+            runs.load_run(path)
         elif path.suffix == ".jsonl":
             content = path.read_text()
             assert content == "" or content.endswith("\n")
@@ -68,20 +69,20 @@ def test_disk_that_fills_up_under_way(tmp_path, data, whole, monkeypatch, step, 
         message = refused(folder, data)
     assert "free space" in message and ("metrics.jsonl" if room == 0 else "last.npz") in message
     assert_whole_files(folder)
-    assert train.load_run(folder).progress.step == max(saved for saved in (0, 5, 10) if saved < step)
+    assert runs.load_run(folder).progress.step == max(saved for saved in (0, 5, 10) if saved < step)
     go_on(folder, data)
     assert_equal_runs(folder, whole)
 
 
 def test_no_room_for_the_result(tmp_path, data, whole, monkeypatch):
-    folder, finish = tmp_path / "run", train.finish
+    folder, finish = tmp_path / "run", loop.finish
 
     def without_room(*arguments):
         with disk_full_after(100):
             return finish(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "finish", without_room)
+        patch.setattr(loop, "finish", without_room)
         assert "result.json" in refused(folder, data)
     assert not (folder / "result.json").exists()
     assert_whole_files(folder)
@@ -167,7 +168,7 @@ def test_read_only_folder(tmp_path, data, whole):
         for name in os.listdir(folder):
             (folder / name).chmod(0o444)
         with pytest.raises(WriteError, match=f"make {folder} writable"):
-            train.train(train.load_run(folder), data)
+            loop.train(runs.load_run(folder), data)
     finally:
         folder.chmod(0o755)
 
@@ -222,14 +223,14 @@ def test_read_only_file_system(small_disk, data, whole, monkeypatch):
         message = refused(folder, data)
     assert "Read-only file system" in message and f"make {folder} writable" in message
     with pytest.raises(WriteError, match=".lock: cannot be written.*Read-only"):
-        train.train(train.load_run(folder), data)
+        loop.train(runs.load_run(folder), data)
     subprocess.run(["umount", disk], check=True)
     go_on(folder, data)
     assert_equal_runs(folder, whole)
 
 
 def test_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "draw_curve", lambda folder: None)
+    monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
     folder = tmp_path / "run"
     with ExitStack() as stack, monkeypatch.context() as patch:
         at_step(patch, 7, lambda: stack.enter_context(disk_full_after(0)))

@@ -1,21 +1,18 @@
-"""Checkpoints: one .npz file of parameters, optimiser state and a JSON text; written whole or not at all, no pickle."""
+"""Files that are whole or absent: atomic writes, .npz without pickle, a folder's lock."""
 
+import fcntl
 import io
-import json
 import os
 import zipfile
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from . import backend
-from .errors import InputError, write_error
-from .params import check_params
+from ..errors import InputError, write_error
 
-FORMAT = 1
 MAX_HEADER = 16_384  # bytes of an array's header; NumPy itself reads no more than 10,000
 DAMAGED = (  # what reading a truncated, altered or foreign file raises
     OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RuntimeError,
@@ -41,20 +38,6 @@ def write_atomically(path, write) -> None:
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong
             temporary.unlink(missing_ok=True)
-
-
-def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
-    """Write parameters, AdamW state and what else a run needs to go on.
-
-    meta: JSON values: the configuration, the step, the seed (data order and dropout are functions of seed and step).
-    """
-    arrays = {f"params/{name}": backend.to_host(array) for name, array in params.items()}
-    for moment, values in state.items():
-        arrays |= {f"{moment}/{name}": backend.to_host(array) for name, array in values.items()}
-    text = json.dumps(meta | {"format": FORMAT})
-    packed = io.BytesIO()  # not the file itself: NumPy 2.0 leaves its zip open when writing to it fails
-    np.savez(packed, meta=np.array(text), **arrays)
-    write_atomically(path, lambda file: file.write(packed.getbuffer()))
 
 
 def read_npz(path) -> dict:
@@ -93,48 +76,28 @@ def _read_member(archive, member) -> np.ndarray:
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
 
 
-def load_checkpoint(path) -> tuple[dict, dict, dict]:
-    """Read a checkpoint back onto the active backend. -> params, AdamW state, meta.
-
-    Raises: InputError for a file that is missing, damaged, no checkpoint, or of another format version.
-    """
-    path = Path(path)
+def make_folder(folder: Path) -> None:
+    """Create a run's folder. Raises: InputError naming it."""
     try:
-        arrays = read_npz(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; name a .npz file that a run wrote, or its folder") from None
-    except DAMAGED as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint ({error or type(error).__name__}); use another one of the run"
-        ) from None
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder") from None
+
+
+@contextmanager
+def only_process(folder: Path):
+    """Hold the run's folder; the lock ends with the process. Raises: InputError if another process trains in it."""
     try:
-        meta = json.loads(arrays.pop("meta").item())
-        version = meta["format"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        raise InputError(f"{path}: holds no checkpoint of this program; name a .npz file that a run wrote") from None
-    if version != FORMAT or isinstance(version, bool):
-        raise InputError(
-            f"{path}: has checkpoint format {version!r:.40}, this program reads {FORMAT}; use the version that wrote it"
-        )
-    groups = {"params": {}, "m": {}, "v": {}}
-    for name, array in arrays.items():
-        group, _, key = name.partition("/")
-        if group not in groups or not np.issubdtype(array.dtype, np.floating):
-            raise InputError(f"{path}: {name[:80]} does not belong into a checkpoint; use another one of the run")
-        groups[group][key] = array
-    params = groups.pop("params")
-    return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta
-
-
-def check_checkpoint(path, params: dict, state: dict, cfg, dtype: str) -> None:
-    """Refuse arrays that do not fit the configuration or the dtype. Raises: InputError naming file and parameter."""
-    for group, arrays in {"": params, **state}.items():
-        where = f"{path} ({group})" if group else str(path)
-        check_params(arrays, cfg, where)
-        for name, array in arrays.items():
-            if array.dtype != dtype:
-                raise InputError(f"{where}: {name} is {array.dtype}, the run {dtype}; use another one of the run")
-
-
-def _to_device(arrays):
-    return {name: backend.to_device(array) for name, array in arrays.items()}
+        file = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666))  # both ways: a pipe is no trap
+    except OSError as error:
+        raise write_error(folder / ".lock", error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process trains in this folder; wait for it or choose another --out"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be locked ({error.strerror}); choose one on a local disk") from None
+        yield

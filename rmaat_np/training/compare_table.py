@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from .checkpoint import write_atomically
+from ..system.files import write_atomically
 
 COLUMNS = ("model", "test accuracy, %", "seeds", "ms per step", "tokens/s", "peak MiB", "parameters")
 

@@ -1,11 +1,11 @@
 """The same model written plainly in PyTorch, gradients by autograd: the oracle of tests and the peer of the benchmark.
 
-Nothing of the package's arithmetic is used but the retention factors. PyTorch is no dependency: only `measuring.py`
+Nothing of the package's arithmetic is used but the retention factors. PyTorch is no dependency: only `measure.py`
 and a test that skips without it import this file. Dropout is left out.
 """
 
-from .errors import InputError
-from .plasticity import retention_factors
+from ..errors import InputError
+from ..plasticity import retention_factors
 
 try:
     import torch

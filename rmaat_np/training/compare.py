@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from . import backend, console, measuring, settings
-from .checkpoint import write_atomically
+from .. import backend
+from ..data import load_dataset
+from ..errors import InputError
+from ..system import machine, terminal
+from ..system.files import make_folder, only_process, write_atomically
+from . import settings
 from .compare_table import draw_table, markdown
-from .data import load_dataset
-from .errors import InputError
-from .folder import make_folder, only_process, stop_requests
-from .train import Diverged, Interrupted, first_params, load_run, new_run, refuse_to_overwrite, train
+from .folder import stop_requests
+from .loop import Diverged, Interrupted, train
+from .run import first_params, load_run, new_run, refuse_to_overwrite
 
 SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
 NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
@@ -156,7 +159,7 @@ def compare(out: Path, jobs: list[Job], command: str, bar) -> list[dict]:
                 running = [started for started in running if started[0] not in ended]
                 for job in () if stop else ended:
                     rows = write_tables(out, jobs, failed, command)
-                    console.tell(f"{job.folder.name}: {failed.get(job.folder.name) or told(job)}", report=bar.write)
+                    terminal.tell(f"{job.folder.name}: {failed.get(job.folder.name) or told(job)}", report=bar.write)
         finally:
             for _, process, _ in running:
                 process.kill()
@@ -231,19 +234,19 @@ def run_job(job: Job, pipe) -> None:
         backend.use(job.backend)
         if job.tf32:
             backend.allow_tf32()
-        backend.keep_freed_memory()
+        machine.keep_freed_memory()
         dataset = load_dataset(job.settings.task, job.settings.data, job.data_dir, job.cache_dir)
         resumed = (job.folder / "last.npz").exists()
         run = load_run(job.folder) if resumed else new_run(job.folder, job.settings, dataset)
         bar = PipeBar(pipe, run.progress.step)
-        memory = measuring.device_memory("rmaat_np") if job.backend == "cupy" else measuring.host_memory()
+        memory = machine.device_memory("rmaat_np") if job.backend == "cupy" else machine.host_memory()
         next(memory)
         result = train(run, dataset, replay_budget=job.replay_budget, bar=bar)
         result |= {
             "seconds_per_step": run.progress.seconds / run.progress.step,
             "peak_memory_bytes": next(memory) if bar.steps > 1 else None,  # of a process that has trained
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "machine": measuring.machine(),
+            "machine": machine.machine(),
             "runs_at_a_time": job.at_a_time,
         }
         text = json.dumps(result, indent=1).encode()

@@ -1,43 +1,15 @@
-"""A run's folder on disk: one process at a time, signals that ask it to stop, and the lines of metrics.jsonl."""
+"""A run's folder on disk: signals that ask it to stop, and the lines of metrics.jsonl."""
 
-import fcntl
 import json
 import os
 import signal
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .checkpoint import write_atomically
-from .errors import InputError, write_error
+from ..errors import InputError, write_error
+from ..system.files import write_atomically
 
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
-
-
-def make_folder(folder: Path) -> None:
-    """Create a run's folder. Raises: InputError naming it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder") from None
-
-
-@contextmanager
-def only_process(folder: Path):
-    """Hold the run's folder; the lock ends with the process. Raises: InputError if another process trains in it."""
-    try:
-        file = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666))  # both ways: a pipe is no trap
-    except OSError as error:
-        raise write_error(folder / ".lock", error) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process trains in this folder; wait for it or choose another --out"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be locked ({error.strerror}); choose one on a local disk") from None
-        yield
 
 
 @contextmanager

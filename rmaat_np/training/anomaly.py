@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from . import backend
+from .. import backend
 
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fused CUDA kernels: what the functions of the same names compute, in one launch for a whole chain of operations.
 
-Only used where `backend.fused` is set, that is with CuPy. Each function stands in for the plain code below the branch
-that calls it: same arguments, same results, same cache. The CUDA source is in kernels.cu.
+`backend.use("cupy")` loads this module into `backend.kernels`. Each function stands in for the plain code below the
+branch that calls it: same arguments, same results, same cache. The CUDA source is in kernels.cu.
 """
 
 from functools import cache
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy
 
-from . import backend
+from .. import backend
+from ..attention import SMALLEST
+from ..layers import EPS, GELU_CUBIC, GELU_SLOPE
 
 THREADS = 256  # in a block, 8 warps
 NORM_WARPS = 1024  # how many partial sums of dgain and dbias: a fixed number, so that the order of sums is one too
@@ -29,7 +31,7 @@ def _compiled(name, dtype, width):
 
 @cache
 def _module(dtype, width):
-    source = Path(__file__).with_name("kernels.cu").read_text()
+    source = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
     return backend.xp.RawModule(code=source, options=compile_options(dtype, width))
 
 
@@ -57,36 +59,36 @@ def phi_forward(u):
 
 
 def phi_backward(dphi, cache):
-    """`attention.phi_backward` without `out`."""
+    """`attention.phi_backward`."""
     dphi, phi = contiguous(dphi, cache["phi"])
     du = backend.xp.empty_like(dphi)
     launch("phi_backward", du.dtype, du.size, dphi, phi, du, du.size)
     return du
 
 
-def gelu_forward(x, slope: float, cubic: float):
+def gelu_forward(x):
     """`layers.gelu_forward`."""
     (x,) = contiguous(x)
     s, out = backend.xp.empty((x.size // x.shape[-1], x.shape[-1]), dtype=x.dtype), backend.xp.empty_like(x)
-    launch("gelu_forward", x.dtype, x.size, x, s, out, x.size, slope, cubic)
+    launch("gelu_forward", x.dtype, x.size, x, s, out, x.size, GELU_SLOPE, GELU_CUBIC)
     return out, {"x": x, "s": s}
 
 
-def gelu_backward(dout, cache, slope: float, cubic: float):
+def gelu_backward(dout, cache):
     """`layers.gelu_backward`."""
     dout, x, s = contiguous(dout, cache["x"], cache["s"])
     dx = backend.xp.empty_like(dout)
-    launch("gelu_backward", dx.dtype, dx.size, dout, x, s, dx, dx.size, slope, cubic)
+    launch("gelu_backward", dx.dtype, dx.size, dout, x, s, dx, dx.size, GELU_SLOPE, GELU_CUBIC)
     return dx
 
 
-def layer_norm_forward(x, gain, bias, eps: float):
+def layer_norm_forward(x, gain, bias):
     """`layers.layer_norm_forward`."""
     xp, width = backend.xp, x.shape[-1]
     (x,) = contiguous(x)
     rows = x.size // width
     xhat, rstd, out = xp.empty((rows, width), dtype=x.dtype), xp.empty((rows, 1), dtype=x.dtype), xp.empty_like(x)
-    launch("layer_norm_forward", x.dtype, 32 * rows, x, gain, bias, xhat, rstd, out, rows, eps, width=width)
+    launch("layer_norm_forward", x.dtype, 32 * rows, x, gain, bias, xhat, rstd, out, rows, EPS, width=width)
     return out, {"xhat": xhat, "rstd": rstd, "gain": gain}
 
 
@@ -103,7 +105,7 @@ def layer_norm_backward(dout, cache):
     return dx, sums[:width], sums[width:]
 
 
-def astromorphic_attention_forward(q, k, v, features, mask, num_heads, alpha, use_feedback, smallest):
+def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
     """`attention.astromorphic_attention_forward`.
 
     CuPy copies what is strided before it multiplies a batch, so the heads are not split: H is joined to one matrix of
@@ -129,11 +131,11 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, alpha, us
         return y, cache | {"y": y}
     total = xp.empty((batch, 1, width), dtype=k.dtype)
     G = xp.empty((batch, num_heads, width), dtype=k.dtype)
-    arguments = total, G, total.size, length, width, num_heads, float(alpha), smallest, int(mask is not None)
+    arguments = total, G, total.size, length, width, num_heads, float(alpha), SMALLEST, int(mask is not None)
     launch("response", k.dtype, 32 * total.size, slope, slope if mask is None else mask, *arguments)
     read = phi_q @ _join_heads(H, G)  # (B, Nq, D + h)
     y, P = xp.empty_like(phi_q), xp.empty(phi_q.shape[:2] + (num_heads,), dtype=k.dtype)
-    launch("read_forward", k.dtype, y.size, read, y, P, y.size, width, num_heads, smallest)
+    launch("read_forward", k.dtype, y.size, read, y, P, y.size, width, num_heads, SMALLEST)
     return y, cache | {"y": y, "total": total, "G": G, "P": P}
 
 

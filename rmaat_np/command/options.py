@@ -1,37 +1,31 @@
-"""The console: the options of run_lra.py, and the lines that a user reads or pastes back."""
+"""The options of run_lra.py, and the commands that a user pastes back."""
 
 import argparse
-import os
 import shlex
-import sys
-from contextlib import suppress
 from pathlib import Path
 
-from . import params, replay, settings
-from .errors import InputError
+from .. import params, step
+from ..system.machine import default_workers
+from ..system.terminal import Parser
+from ..training import settings
 
 DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the command line in one line, instead of below a page of usage."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}; --help lists all options\n")
 
 
 def parse_arguments(argv=None) -> argparse.Namespace:
     """The command line; argparse refuses unknown options with exit code 2."""
     parser = Parser(prog="run_lra.py", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--task", choices=settings.TASKS, help="default listops")
-    parser.add_argument("--preset", type=word, help="sizes and schedule, rmaat_np/presets/TASK.toml; default quick")
+    parser.add_argument(
+        "--preset", type=word, help="sizes and schedule, rmaat_np/training/presets/TASK.toml; default quick"
+    )
     parser.add_argument("--model", choices=settings.MODELS, help="default rmaat")
     parser.add_argument(
         "--backend", choices=("numpy", "cupy"), default="numpy", help="where arrays live and are computed on"
     )
     parser.add_argument("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
     parser.add_argument("--tf32", action="store_true", help="round float32 matrix products to TF32, with cupy only")
-    parser.add_argument("--method", choices=replay.METHODS, help="default: the model's own")
+    parser.add_argument("--method", choices=step.METHODS, help="default: the model's own")
     parser.add_argument("--steps", type=int, help="training steps")
     parser.add_argument("--batch-size", type=int, help="rows per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
@@ -94,11 +88,6 @@ def path(text: str) -> Path:
     return Path(word(text))
 
 
-def default_workers() -> int:
-    """The processor's cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def same_place(arguments) -> list[str]:
     """The options that a run needs again to go on as it began, beside those that its checkpoint holds."""
     words = ["--workers", str(arguments.workers)]
@@ -111,22 +100,3 @@ def same_place(arguments) -> list[str]:
 def command(*words) -> str:
     """A call of run_lra.py as one pastes it into a shell."""
     return "python run_lra.py " + shlex.join(map(str, words))
-
-
-def tell(line: str, report=print) -> None:
-    """Print a line. A pipe that was closed, or a full disk behind stdout, must not end a run: then nobody is told."""
-    try:
-        report(line)
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def progress_bar(**numbers):
-    """A tqdm bar of steps; shows nothing where stderr is no terminal."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
-    return tqdm(disable=None, unit="step", mininterval=0.5, **numbers)

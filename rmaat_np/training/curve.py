@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import write_atomically
+from ..system.files import write_atomically
 
 
 def draw_curve(folder) -> None:

@@ -1,35 +1,13 @@
 """What `--check-data` prints: the rows that a task found, so that one sees them before a long run."""
 
-from importlib import import_module
-from pathlib import Path
-
 import numpy as np
 
-from . import image, listops, pathfinder, text
-from .archive import locate
+from . import listops
 from .dataset import Dataset, Split
+from .tasks import TASKS
 
 CHECKED = 2_000  # rows of each split whose ListOps target is evaluated again; 96,000 would take 10 to 20 s
 SHOWN = 300  # characters of a text
-
-
-def found(task: str, options: dict, data_dir: Path) -> list[Path]:
-    """The files or the folder that the task's reader takes; none for data drawn on the spot.
-
-    options: the preset's data table
-    Raises: InputError naming what is missing.
-    """
-    if task == "listops" and options["source"] == "generated" and (data_dir / listops.GENERATED).exists():
-        return listops.find_files(data_dir / listops.GENERATED)
-    if task == "recall" or options.get("source", "files") != "files":
-        return []
-    if task == "pathfinder":
-        return [pathfinder.find_folder(data_dir, options["difficulty"])]
-    if task == "text":
-        return [locate(data_dir, ("aclImdb",), text.REMEDY)]
-    if task == "image":
-        return [locate(data_dir, image.TOPS, image.REMEDY)]
-    return import_module(f".{task}", __package__).find_files(data_dir)
 
 
 def report(dataset: Dataset) -> str:
@@ -47,18 +25,12 @@ def report(dataset: Dataset) -> str:
         lines.append(f"  {name}: {len(split):,} rows; lengths {' '.join(map(str, quantiles))} (0, 25, 50, 75, 100 %)")
         lines.append("    class shares " + " ".join(f"{share:.3f}" for share in shares))
     if dataset.task == "listops":
-        check_targets = import_module(".listops", __package__).check_targets
         for name, split in splits.items():
-            check_targets(split.take(np.arange(min(CHECKED, len(split)))), name)
+            listops.check_targets(split.take(np.arange(min(CHECKED, len(split)))), name)
         lines.append(f"  targets evaluated again, of each split at most the first {CHECKED:,}: all are right")
     for row in range(min(2, len(dataset.train))):
         lines += [f"  train row {row + 1}, label {dataset.train.labels[row]}:", *_shown(dataset, dataset.train, row)]
     return "\n".join(lines)
-
-
-def expected(task: str) -> str:
-    """The files that a task looks for and where they come from; empty for a task that needs none."""
-    return getattr(import_module(f".{task}", __package__), "EXPECTED", "")
 
 
 def _shown(dataset: Dataset, split: Split, row: int) -> list[str]:
@@ -66,7 +38,7 @@ def _shown(dataset: Dataset, split: Split, row: int) -> list[str]:
     lines = []
     for document in range(split.documents):
         text = dataset.decode(split.sequence(row, document))
-        if dataset.task not in ("image", "pathfinder") and len(text) > SHOWN:
+        if TASKS[dataset.task].as_text and len(text) > SHOWN:
             text = text[:SHOWN] + " ..."
         lines += ["    " + line for line in text.splitlines()]
     return lines

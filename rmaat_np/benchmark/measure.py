@@ -1,18 +1,16 @@
-"""One measurement of training steps in this process: time, peak memory, and where the time goes. See `benchmark.py`."""
+"""One measurement of training steps in this process: time and peak memory."""
 
-import os
-import platform
-import re
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from . import backend
-from .optim import adamw_init, adamw_step
-from .params import init_params
-from .replay import loss_and_grads
+from .. import backend
+from ..optim import adamw_init, adamw_step
+from ..params import init_params
+from ..step import loss_and_grads
+from ..system import machine
+from ..system.machine import device_memory, host_memory
 
 
 def make_step(contender: str, batch: int, cfg, options, timed=None):
@@ -38,19 +36,19 @@ def make_step(contender: str, batch: int, cfg, options, timed=None):
 def _torch_step(params, cfg, tokens, labels, contender, options):
     import torch
 
-    from . import torch_reference
+    from . import torch_model
 
     torch.set_num_threads(options.threads)
     device = "cuda" if options.backend == "cupy" else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = options.tf32
     params = {name: backend.to_host(array) for name, array in params.items()}
-    params = torch_reference.to_torch(params, device=device)
+    params = torch_model.to_torch(params, device=device)
     optimiser = torch.optim.AdamW(params.values(), lr=1e-3, weight_decay=0.01)
     tokens, labels = torch.as_tensor(tokens, device=device).long(), torch.as_tensor(labels, device=device)
 
     def step(number):
         optimiser.zero_grad(set_to_none=True)
-        loss = torch_reference.loss(
+        loss = torch_model.loss(
             params, cfg, tokens, labels, checkpoint="checkpoint" in contender, skip_unread="skip" in contender
         )
         loss.backward()
@@ -64,7 +62,7 @@ def _torch_step(params, cfg, tokens, labels, contender, options):
 def measure(contender: str, batch: int, cfg, options) -> dict:
     """Time and peak memory of one contender, in this process. -> seconds per step, tokens_per_second, peak_bytes."""
     backend.use(options.backend)
-    backend.keep_freed_memory()
+    machine.keep_freed_memory()
     if options.tf32 and not contender.startswith("torch"):
         backend.allow_tf32()
     step = make_step(contender, batch, cfg, options)
@@ -91,13 +89,13 @@ def agreement(batch: int, cfg, options) -> dict:
     """
     import torch
 
-    from . import torch_reference
+    from . import torch_model
 
     tokens, labels = random_batch(batch, cfg)
     params = init_params(cfg, dtype="float64")
     loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, "amrb", workers=options.threads)
-    theirs = torch_reference.to_torch(params)
-    their_loss = torch_reference.loss(theirs, cfg, torch.as_tensor(tokens).long(), torch.as_tensor(labels), True)
+    theirs = torch_model.to_torch(params)
+    their_loss = torch_model.loss(theirs, cfg, torch.as_tensor(tokens).long(), torch.as_tensor(labels), True)
     their_loss.backward()
     worst = max(abs(grads[name] - p.grad.numpy()).max() / abs(p.grad.numpy()).max() for name, p in theirs.items())
     return {"gradients": float(f"{worst:.1e}"), "loss": float(f"{abs(loss / their_loss.item() - 1):.1e}")}
@@ -108,52 +106,6 @@ def random_batch(batch: int, cfg):
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)
     return tokens, rng.integers(0, cfg.num_classes, batch)
-
-
-def host_memory():
-    """Generator: start counting, then the largest resident set since, above its size at the start (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    idle = _status_bytes("VmRSS")
-    yield
-    yield _status_bytes("VmHWM") - idle
-
-
-def _status_bytes(field):
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
-
-def device_memory(contender):
-    """Generator: start counting, then the largest sum of live device allocations since, above the start."""
-    if contender.startswith("torch"):
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        idle = torch.cuda.memory_allocated()
-        yield
-        yield torch.cuda.max_memory_allocated() - idle
-        return
-    from .device import PeakMemory
-
-    with PeakMemory() as memory:
-        yield
-        yield memory.peak
-
-
-def machine() -> str:
-    """Processor, cores and versions, and the card if CuPy is used, as the tables' caption."""
-    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    try:
-        from importlib.metadata import version
-
-        torch = f", PyTorch {version('torch')}"
-    except ImportError:
-        torch = ", no PyTorch"
-    name, cores = cpu[1] if cpu else platform.processor(), len(os.sched_getaffinity(0))
-    card = ""
-    if backend.name == "cupy":
-        card = backend.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        card = f", {card}, CuPy {backend.xp.__version__}"
-    return f"{name}, {cores} cores{card}, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
 
 
 def timed_array_class():

@@ -6,12 +6,12 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 
-from .config import Config, check_field
-from .errors import InputError
-from .params import DTYPES
-from .replay import METHODS
+from ..config import Config, check_field
+from ..data import TASKS
+from ..errors import InputError
+from ..params import DTYPES
+from ..step import METHODS
 
-TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "recall")
 WHOLE = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 MODELS = {  # the paper's table: what each model changes in the preset
     "rmaat": {},
@@ -161,4 +161,4 @@ def describe(settings: Settings) -> str:
 
 
 def _read_presets(task):
-    return tomllib.loads((files("rmaat_np") / "presets" / f"{task}.toml").read_text())
+    return tomllib.loads((files("rmaat_np.training") / "presets" / f"{task}.toml").read_text())

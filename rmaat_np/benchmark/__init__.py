@@ -1,0 +1,1 @@
+"""Speed and memory beside PyTorch: `python -m rmaat_np.benchmark`."""

@@ -1,0 +1,1 @@
+"""Fused CUDA kernels; `backend.use("cupy")` loads them, and nothing else does."""

@@ -1,0 +1,1 @@
+"""What every command needs of the machine: files, the terminal, memory and cores, pictures."""

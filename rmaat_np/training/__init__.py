@@ -1,0 +1,1 @@
+"""Runs: settings, checkpoints, the loop, and comparisons of several."""

@@ -1,0 +1,75 @@
+"""Checkpoints: one .npz file of parameters, optimiser state and a JSON text; written whole or not at all, no pickle."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .. import backend
+from ..errors import InputError
+from ..params import check_params
+from ..system.files import DAMAGED, read_npz, write_atomically
+
+FORMAT = 1
+
+
+def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
+    """Write parameters, AdamW state and what else a run needs to go on.
+
+    meta: JSON values: the configuration, the step, the seed (data order and dropout are functions of seed and step).
+    """
+    arrays = {f"params/{name}": backend.to_host(array) for name, array in params.items()}
+    for moment, values in state.items():
+        arrays |= {f"{moment}/{name}": backend.to_host(array) for name, array in values.items()}
+    text = json.dumps(meta | {"format": FORMAT})
+    packed = io.BytesIO()  # not the file itself: NumPy 2.0 leaves its zip open when writing to it fails
+    np.savez(packed, meta=np.array(text), **arrays)
+    write_atomically(path, lambda file: file.write(packed.getbuffer()))
+
+
+def load_checkpoint(path) -> tuple[dict, dict, dict]:
+    """Read a checkpoint back onto the active backend. -> params, AdamW state, meta.
+
+    Raises: InputError for a file that is missing, damaged, no checkpoint, or of another format version.
+    """
+    path = Path(path)
+    try:
+        arrays = read_npz(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; name a .npz file that a run wrote, or its folder") from None
+    except DAMAGED as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({error or type(error).__name__}); use another one of the run"
+        ) from None
+    try:
+        meta = json.loads(arrays.pop("meta").item())
+        version = meta["format"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        raise InputError(f"{path}: holds no checkpoint of this program; name a .npz file that a run wrote") from None
+    if version != FORMAT or isinstance(version, bool):
+        raise InputError(
+            f"{path}: has checkpoint format {version!r:.40}, this program reads {FORMAT}; use the version that wrote it"
+        )
+    groups = {"params": {}, "m": {}, "v": {}}
+    for name, array in arrays.items():
+        group, _, key = name.partition("/")
+        if group not in groups or not np.issubdtype(array.dtype, np.floating):
+            raise InputError(f"{path}: {name[:80]} does not belong into a checkpoint; use another one of the run")
+        groups[group][key] = array
+    params = groups.pop("params")
+    return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta
+
+
+def check_checkpoint(path, params: dict, state: dict, cfg, dtype: str) -> None:
+    """Refuse arrays that do not fit the configuration or the dtype. Raises: InputError naming file and parameter."""
+    for group, arrays in {"": params, **state}.items():
+        where = f"{path} ({group})" if group else str(path)
+        check_params(arrays, cfg, where)
+        for name, array in arrays.items():
+            if array.dtype != dtype:
+                raise InputError(f"{where}: {name} is {array.dtype}, the run {dtype}; use another one of the run")
+
+
+def _to_device(arrays):
+    return {name: backend.to_device(array) for name, array in arrays.items()}

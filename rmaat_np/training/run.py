@@ -1,0 +1,126 @@
+"""One run and its folder: start it, save it, and load it again.
+
+The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the validation split), result.json, curve.png.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ..config import Config, check_field
+from ..data.dataset import Dataset
+from ..errors import InputError
+from ..optim import adamw_init
+from ..params import check_params, count_parameters, init_params
+from ..system.files import make_folder, write_atomically
+from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from .settings import Settings, TrainConfig
+
+
+@dataclass
+class Progress:
+    """How far a run has come: steps done, seconds and tokens of training, best validation accuracy and its step.
+
+    validated: the last step whose validation is done, so that a run stopped in the middle of one makes up for it.
+    """
+
+    step: int = 0
+    validated: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    peak_cache_bytes: int = 0
+    best_accuracy: float = -1.0
+    best_step: int = 0
+
+    def __post_init__(self):
+        for f in fields(self):
+            check_field(f.name, getattr(self, f.name), f.type)
+        if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
+            raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
+        if not (0 <= self.seconds < float("inf") and -1 <= self.best_accuracy <= 1):
+            raise InputError(f"seconds {self.seconds}, best_accuracy {self.best_accuracy}: out of range")
+        if self.tokens < 0 or self.peak_cache_bytes < 0:
+            raise InputError(f"tokens {self.tokens}, peak_cache_bytes {self.peak_cache_bytes}: out of range")
+
+
+@dataclass
+class Run:
+    """A run in memory. Data order and dropout masks are functions of seed and step, so this is all its state."""
+
+    folder: Path
+    settings: Settings
+    cfg: Config
+    params: dict
+    state: dict
+    progress: Progress
+
+    def save(self, name: str) -> None:
+        """Write everything to a checkpoint in the run's folder."""
+        meta = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
+        save_checkpoint(self.folder / name, self.params, self.state, meta)
+
+
+def new_run(folder, settings: Settings, dataset: Dataset) -> Run:
+    """Start a run in a new folder. Raises: InputError if the folder already holds a run."""
+    folder = Path(folder)
+    refuse_to_overwrite(folder)
+    cfg = settings.config(dataset)
+    params = first_params(cfg, settings.train)
+    make_folder(folder)
+    return Run(folder, settings, cfg, params, adamw_init(params), Progress())
+
+
+def first_params(cfg: Config, settings: TrainConfig) -> dict:
+    """Drawn from the seed, or those of the checkpoint `init`. Raises: InputError if they do not fit the model."""
+    if not settings.init:
+        return init_params(cfg, settings.seed, settings.dtype)
+    path = checkpoint_path(settings.init)
+    params, _, _ = load_checkpoint(path)
+    check_params(params, cfg, f"init={path}")
+    return {name: array.astype(settings.dtype) for name, array in params.items()}
+
+
+def refuse_to_overwrite(folder: Path) -> None:
+    """Raises: InputError if the folder holds a checkpoint of a run, or a comparison."""
+    if (folder / "table.json").exists():
+        raise InputError(f"{folder}: holds a comparison; choose another --out")
+    for name, resume in {"last.npz": folder, "best.npz": folder / "best.npz"}.items():
+        if (folder / name).exists():
+            raise InputError(f"{folder}: already holds a run; go on with --resume {resume}, or choose another --out")
+
+
+def write_config(run: Run) -> None:
+    """Write config.json: the settings, the model's Config and the parameter count."""
+    record = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "parameters": count_parameters(run.params)}
+    write_atomically(run.folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
+
+
+def checkpoint_path(path) -> Path:
+    """A run's folder stands for its last checkpoint."""
+    path = Path(path)
+    return path / "last.npz" if path.is_dir() else path
+
+
+def load_run(path) -> Run:
+    """Read a run back from its folder or from one of its checkpoints. Raises: InputError naming the file."""
+    path = checkpoint_path(path)
+    if path.parent.is_dir() and path.name == "last.npz" and not path.exists():
+        if (path.parent / "table.json").exists():
+            raise InputError(f"{path.parent}: a comparison, not a run; the --compare command that began it goes on")
+        if (path.parent / "best.npz").exists():
+            raise InputError(f"{path}: no such checkpoint; go on with --resume {path.parent / 'best.npz'}")
+        raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
+    params, state, meta = load_checkpoint(path)
+    try:
+        settings, cfg = Settings.from_json(meta["settings"]), Config(**meta["config"])
+        progress = Progress(**{"validated": meta["progress"]["step"]} | meta["progress"])  # absent in older ones
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise InputError(
+            f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
+        ) from None
+    check_checkpoint(path, params, state, cfg, settings.train.dtype)
+    if progress.step > settings.train.steps:
+        raise InputError(f"{path}: is of step {progress.step} of {settings.train.steps}; use another one of the run")
+    if not settings.fields.items() <= asdict(cfg).items():
+        raise InputError(f"{path}: its settings and its config differ; use another checkpoint of the run")
+    return Run(path.parent, settings, cfg, params, state, progress)
