@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, fields
 
+import numpy
+
 from .errors import InputError
 
 CHOICES = {
@@ -59,14 +61,7 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self):
-        for field in fields(self):
-            check_field(field.name, getattr(self, field.name), field.type)
-        for name, least in AT_LEAST.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be at least {least}")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}, but it must be one of {', '.join(allowed)}")
+        check_fields(self, AT_LEAST, CHOICES)
         for name in ("alpha", "position_scale"):
             if not (0 < getattr(self, name) < math.inf):
                 raise InputError(f"{name} is {getattr(self, name)}, but it must be a finite number above 0")
@@ -95,14 +90,35 @@ class Config:
         return self.attention == "astromorphic" and self.use_astro
 
 
-def check_field(name: str, value, kind: type) -> None:
-    """Refuse a value that is not of the field's type (an int may stand for a float, a bool for nothing but a bool).
+def check_fields(record, at_least: dict, choices: dict) -> None:
+    """Convert and check every field of a dataclass: the one door for values that come from outside.
 
-    Raises: InputError naming the field.
+    NumPy's scalars become Python's: a float64 that slipped in would turn float32 arithmetic into float64.
+    at_least: field -> least value; choices: field -> the values that it may have
+    Raises: InputError naming the field and what it may be.
     """
-    accepted = {int: int, float: (int, float), bool: bool, str: str}[kind]
+    for field in fields(record):
+        value = convert_value(field.name, getattr(record, field.name), field.type)
+        object.__setattr__(record, field.name, value)  # the dataclass may be frozen
+    for name, least in at_least.items():
+        if not least <= getattr(record, name) < math.inf:
+            raise InputError(f"{name} is {getattr(record, name)}, but it must be at least {least}")
+    for name, allowed in choices.items():
+        if getattr(record, name) not in allowed:
+            raise InputError(f"{name} is {getattr(record, name)!r}, but it must be one of {', '.join(allowed)}")
+
+
+def convert_value(name: str, value, kind: type):
+    """The value as Python's own type `kind`: int, float, bool, str or dict. An int may stand for a float.
+
+    Raises: InputError naming the field, for a value of another type.
+    """
+    if isinstance(value, numpy.generic):
+        value = value.item()
+    accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
-        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a table"}[kind]
         raise InputError(f"{name} is {value!r}, but it must be {wanted}")
-    if kind is int and abs(value) >= 2**62:
+    if kind is not bool and isinstance(value, int) and abs(value) >= 2**62:
         raise InputError(f"{name} is {value}, but it must be a number that an array can have")
+    return float(value) if kind is float else value

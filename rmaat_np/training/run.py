@@ -4,10 +4,10 @@ The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the val
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..config import Config, check_field
+from ..config import Config, check_fields
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..optim import adamw_init
@@ -33,14 +33,11 @@ class Progress:
     best_step: int = 0
 
     def __post_init__(self):
-        for f in fields(self):
-            check_field(f.name, getattr(self, f.name), f.type)
+        check_fields(self, dict.fromkeys(("step", "validated", "seconds", "tokens", "peak_cache_bytes"), 0), {})
         if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
             raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
-        if not (0 <= self.seconds < float("inf") and -1 <= self.best_accuracy <= 1):
-            raise InputError(f"seconds {self.seconds}, best_accuracy {self.best_accuracy}: out of range")
-        if self.tokens < 0 or self.peak_cache_bytes < 0:
-            raise InputError(f"tokens {self.tokens}, peak_cache_bytes {self.peak_cache_bytes}: out of range")
+        if not -1 <= self.best_accuracy <= 1:
+            raise InputError(f"best_accuracy is {self.best_accuracy}, but it must be between -1 and 1")
 
 
 @dataclass

@@ -6,13 +6,15 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 
-from ..config import Config, check_field
+from ..config import Config, check_fields, convert_value
 from ..data import TASKS
 from ..errors import InputError
 from ..params import DTYPES
 from ..step import METHODS
 
 WHOLE = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
+AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
+CHOICES = {"method": METHODS, "dtype": DTYPES}
 MODELS = {  # the paper's table: what each model changes in the preset
     "rmaat": {},
     "rmt": {"attention": "softmax", "retention": "none", "method": "bptt"},
@@ -43,20 +45,10 @@ class TrainConfig:
     init: str = ""
 
     def __post_init__(self):
-        for f in fields(self):
-            check_field(f.name, getattr(self, f.name), f.type)
-        for name in ("steps", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be at least 1")
-        for name in ("warmup_steps", "seed", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be finite and at least 0")
+        check_fields(self, AT_LEAST, CHOICES)
         for name in ("lr", "clip_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}, but it must be a finite number above 0")
-        for name, allowed in (("method", METHODS), ("dtype", DTYPES)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}, but it must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -121,7 +113,7 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
         elif key in train_keys:
             train[key] = value
         elif key in data:
-            check_field(key, value, type(data[key]))
+            value = convert_value(key, value, type(data[key]))
             if type(value) is int and value < 1:
                 raise InputError(f"{key} is {value}, but it must be at least 1")
             data[key] = value
