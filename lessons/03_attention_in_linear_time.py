@@ -58,11 +58,11 @@ print(f"softmax: {softmax_weights.size} weights for {N} rows, each row sums to {
 
 # %%
 heads, width, length = 4, 32, 60
-features, _ = attention.relative_features_forward(rng.standard_normal((length, width)), 0.3)
+phi_r, _ = attention.relative_features_forward(rng.standard_normal((length, width)), 0.3)
 q4, k4, v4 = rng.standard_normal((3, 2, length, width))
-y, cache = attention.astromorphic_attention_forward(q4, k4, v4, features, None, heads)
-for name in ("phi_q", "wrote", "v", "H", "total", "P"):
-    print(f"  {name:6} {cache[name].shape}")
+y, cache = attention.astromorphic_attention_forward(q4, k4, v4, phi_r, None, heads)
+for name in ("phi_q", "phi_k_plus_r", "v", "H", "total", "P"):
+    print(f"  {name:12} {cache[name].shape}")
 
 # %% [markdown]
 # `H` is (sequences, heads, m, m): nothing in it has a side of 60. And as a sum over rows it may be written in any
@@ -71,9 +71,7 @@ for name in ("phi_q", "wrote", "v", "H", "total", "P"):
 # %%
 pieces = []
 for part in (slice(0, 25), slice(25, length)):
-    _, piece = attention.astromorphic_attention_forward(
-        q4[:, :1], k4[:, part], v4[:, part], features[part], None, heads
-    )
+    _, piece = attention.astromorphic_attention_forward(q4[:, :1], k4[:, part], v4[:, part], phi_r[part], None, heads)
     pieces.append(piece["H"])
 print(f"H in two pieces differs from H in one by at most {abs(sum(pieces) - cache['H']).max():.0e}")
 
@@ -88,9 +86,9 @@ mask = (np.arange(length) < 47).astype(float)[None, :, None].repeat(2, axis=0)
 differences = {}
 for name, f, m, alpha in (
     ("plain", None, None, 1.0),
-    ("with H_astro", features, None, 1.0),
-    ("13 rows of padding", features, mask, 1.0),
-    ("alpha = 0.25", features, None, 0.25),
+    ("with H_astro", phi_r, None, 1.0),
+    ("13 rows of padding", phi_r, mask, 1.0),
+    ("alpha = 0.25", phi_r, None, 0.25),
 ):
     linear = attention.astromorphic_attention_forward(q4, k4, v4, f, m, heads, alpha=alpha)[0]
     quadratic = attention.astromorphic_attention_quadratic(q4, k4, v4, f, m, heads, alpha=alpha)
@@ -111,7 +109,7 @@ linear_weights = N * attention.astromorphic_attention_forward(q, k, pick, None, 
 own = {"softmax": np.diag(softmax_weights).mean(), "linear": np.diag(linear_weights).mean()}
 print(f"share of a query's own key: softmax {own['softmax']:.2f}, linear {own['linear']:.2f}, one of {N}: {1 / N:.2f}")
 ones = np.ones_like(v4)
-sums = [attention.astromorphic_attention_forward(q4, k4, ones, f, None, heads)[0] for f in (None, features)]
+sums = [attention.astromorphic_attention_forward(q4, k4, ones, f, None, heads)[0] for f in (None, phi_r)]
 print(f"sum of a row's weights: {sums[0].min():.4f} to {sums[0].max():.4f} (1/m = {heads / width})")
 print(f"  with H_astro, which C does not divide out: {sums[1].min():.2f} to {sums[1].max():.2f}")
 

@@ -54,16 +54,16 @@ q, k, v = rng.standard_normal((3, 1, 24, D))
 order = np.concatenate([np.arange(memory), np.arange(memory, 24)[::-1]])
 
 
-def attend(q, k, v, features):
-    return attention.astromorphic_attention_forward(q, k, v, features, None, heads)[0][0]
+def attend(q, k, v, phi_r):
+    return attention.astromorphic_attention_forward(q, k, v, phi_r, None, heads)[0][0]
 
 
 changes = {}
-for name, features in {
+for name, phi_r in {
     "without H_astro": None,
     "with H_astro": attention.relative_features_forward(rel_weight, 1.0)[0],
 }.items():
-    before, after = attend(q, k, v, features), attend(q[:, order], k[:, order], v[:, order], features)
+    before, after = attend(q, k, v, phi_r), attend(q[:, order], k[:, order], v[:, order], phi_r)
     changes[name] = np.linalg.norm(after - before[order], axis=1) / np.linalg.norm(before[order], axis=1)
     print(f"{name:15} relative change: memory {changes[name][:memory].max():.0e}, tokens {changes[name].max():.0e}")
 
@@ -72,7 +72,7 @@ for name, features in {
 # query's row is nowhere in them. Give all 24 rows the same query, and all 24 read the same:
 
 # %%
-same_query = attend(q[:, :1].repeat(24, axis=1), k, v, features)
+same_query = attend(q[:, :1].repeat(24, axis=1), k, v, phi_r)
 spread = abs(same_query - same_query[0]).max()
 print(f"the same query in 24 rows: outputs differ by at most {spread:.0e}")
 

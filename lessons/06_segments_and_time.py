@@ -12,13 +12,15 @@
 
 # %%
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from matplotlib import pyplot
 from show import show
 
 import rmaat_np as rn
-from rmaat_np import gradcheck, ledger, model, replay, segments, step
+from rmaat_np import gradcheck, ledger, model, replay, segments
+from rmaat_np.step import prepare_phi_r
 
 cfg = rn.Config(
     vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,
@@ -37,15 +39,16 @@ params = rn.init_params(cfg, dtype="float64")
 # and a cache: every array that the way back will ask for. Set a breakpoint on the call and step in.
 
 # %%
-features, _ = step.prepare_features(params, cfg)
+phi_r, _ = prepare_phi_r(params, cfg)
 (shard,) = segments.cut_shards(tokens, labels, cfg, "float64", size=len(tokens))
-memory = replay.first_memory(params, cfg, shard)
-memory_next, readout, cache = model.segment_forward(params, features, cfg, shard.segment(0), memory)
+memory = replay.first_memory(params, shard)
+held = partial(ledger.cache_nbytes, borrowed=[*params.values(), shard.tokens, shard.factors])  # what it adds
+memory_next, readout, cache = model.segment_forward(params, phi_r, cfg, shard.segment(0), memory)
 print(f"memory in {memory.shape}, memory out {memory_next.shape}, read out so far {readout.shape}")
-print(f"handed over: {memory_next.nbytes:,} bytes; kept in the cache: {ledger.cache_nbytes(cache):,} bytes")
-for name, part in cache["blocks"][0].items():
-    print(f"  block 0, {name:9}: {ledger.cache_nbytes(part):8,} bytes")
-cache_to_memory = ledger.cache_nbytes(cache) / memory_next.nbytes
+print(f"handed over: {memory_next.nbytes:,} bytes; kept in the cache: {held(cache):,} bytes")
+for name in ("norm1", "attention", "norm2", "mlp"):
+    print(f"  block 0, {name:9}: {held(cache['blocks'][0][name]):8,} bytes")
+cache_to_memory = held(cache) / memory_next.nbytes
 
 # %% [markdown]
 # Remember the ratio: what one segment *passes on* is a few kilobytes, what it *keeps* for its gradient is more
@@ -164,7 +167,7 @@ ragged_cfg = replace(cfg, num_segments=3)
 ragged_params = rn.init_params(ragged_cfg, dtype="float64")
 ragged = rng.integers(1, cfg.vocab_size, (6, 48)) * (np.arange(48) < np.array(lengths)[:, None])
 (shard,) = segments.cut_shards(ragged, labels[:6], ragged_cfg, "float64", size=6)
-print(f"lengths {lengths}: live in segments 1, 2, 3 and after them: {shard.live}")
+print(f"lengths {lengths}: active in segments 1, 2, 3 and after them: {shard.num_active}")
 for T in (3, 2, 1):
     print(f"  a sequence of {T} segments takes over {np.round(rn.retention_factors(T), 3)} of what each one writes")
 together = rn.predict(ragged_params, ragged_cfg, ragged)
@@ -197,5 +200,5 @@ np.testing.assert_array_equal(dmemory_1, grads["memory.init"])
 np.testing.assert_allclose(claimed, measured, rtol=1e-6)
 assert all(peak * counts[0] == peaks[counts[0]] * count for count, peak in peaks.items()), "not one cache a segment"
 assert cache_to_memory > 100
-assert shard.live == [6, 4, 3, 0] and handed_over == [4, 3, 0] and sent_back == [6, 4, 3]
+assert shard.num_active == [6, 4, 3, 0] and handed_over == [4, 3, 0] and sent_back == [6, 4, 3]
 np.testing.assert_allclose(together, alone, rtol=1e-10)

@@ -20,7 +20,7 @@ from show import show
 
 import rmaat_np as rn
 from rmaat_np import gradcheck, model, replay, segments
-from rmaat_np.step import prepare_features
+from rmaat_np.step import prepare_phi_r
 from rmaat_np.trace import events, timeline
 
 cfg = rn.Config(
@@ -94,28 +94,26 @@ for name, batch in (("full", tokens), ("ragged", ragged)):
 # %%
 def amrb_by_hand(params, key_of=lambda key: key):
     """AMRB for one shard of full sequences. -> loss, gradients of the memory and the blocks"""
-    features, _ = prepare_features(params, cfg)
+    phi_r, _ = prepare_phi_r(params, cfg)
     dtype = params["embed.token"].dtype
     (shard,) = segments.cut_shards(tokens, labels, cfg, dtype, size=len(tokens), dropout=(SEED, STEP))
-    memory, buffer = replay.first_memory(params, cfg, shard), []
+    memory, buffer = replay.first_memory(params, shard), []
     for t in range(shard.num_segments):
         buffer.append(memory)  # this is all that is kept
-        memory, readout, _ = model.segment_forward(params, features, cfg, shard.segment(t), memory)
+        memory, readout, _ = model.segment_forward(params, phi_r, cfg, shard.segment(t), memory)
 
-    grads = {name: np.zeros_like(p) for name, p in params.items()}
-    for layer, phi_r in enumerate(features):  # R is shared by all segments; its weights' gradient is not needed here
-        grads[f"blocks.{layer}.attn.rel.features"] = np.zeros_like(phi_r)
-    loss, _, dreadout = replay.readout_loss(readout, params, cfg, shard, grads)
+    grads = replay.zero_gradients(params, phi_r)
+    loss, _, dreadout = replay.readout_loss(readout, params, shard, grads)
     dmemory = memory  # nothing went on after the last segment: (0, M, D)
     for t in reversed(range(shard.num_segments)):
         segment = shard.segment(t)
-        segment = replace(segment, dropout=key_of(segment.dropout))
-        _, _, cache = model.segment_forward(params, features, cfg, segment, buffer.pop())  # the replay
+        segment = replace(segment, dropout_key=key_of(segment.dropout_key))
+        _, _, cache = model.segment_forward(params, phi_r, cfg, segment, buffer.pop())  # the replay
         dread = dreadout if t == shard.num_segments - 1 else dreadout[:0]  # only the last segment is read out
-        dmemory, segment_grads = model.segment_backward(dmemory, dread, cache)
-        replay.add_segment_grads(grads, segment_grads, t)
-    grads["memory.init"] += dmemory.sum(axis=0)
-    return loss, grads
+        dmemory, *segment_grads = model.segment_backward(dmemory, dread, cache)
+        replay.add_segment_grads(grads, *segment_grads, t)
+    replay.add_first_memory_grad(grads, dmemory)
+    return loss, grads.params  # but for attn.rel.weight, whose gradient comes from that of phi(R), once a step
 
 
 params64 = rn.init_params(cfg, dtype="float64")
@@ -170,10 +168,10 @@ for count in counts:
     for _ in range(5):  # in turn, so that whatever else the machine does meets both
         for method in bills:
             begun = time.process_time()  # of this process alone: other programs do not count
-            events = step(long_cfg, method, long_params, long_tokens)["events"]
+            told = step(long_cfg, method, long_params, long_tokens)["events"]
             seconds[method].append(time.process_time() - begun)
-            passes = sum(event["event"] in ("forward", "replay") for event in events)
-            held = max(event["caches"] + event["buffer"] for event in events)
+            passes = sum(event["event"] in ("forward", "replay") for event in told)
+            held = max(event["caches"] + event["buffer"] for event in told)
             counted[method] = {"bytes": held, "passes": passes}
     for method, bill in bills.items():
         bill.append(counted[method] | {"µs": 1e6 * min(seconds[method]) / long_tokens.size})

@@ -22,9 +22,10 @@ from show import show
 import rmaat_np as rn
 from rmaat_np import optim
 from rmaat_np.data import listops, listops_generator
+from rmaat_np.system.machine import keep_freed_memory
 from rmaat_np.training import loop
 
-rn.backend.keep_freed_memory()
+keep_freed_memory()
 data = listops_generator.generate(
     18_000, 0, 8, 11, max_depth=2, max_args=8, progress=False
 )  # 9 or 10 tokens: 5 segments

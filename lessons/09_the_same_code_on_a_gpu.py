@@ -29,7 +29,7 @@ import rmaat_np as rn
 from rmaat_np import optim
 
 sys.path.insert(0, str(Path(rn.__file__).resolve().parent.parent / "tests"))  # the stand-in lives with the tests
-import strict_device  # noqa: E402
+from helpers import strict_device  # noqa: E402
 
 cfg = rn.Config(
     vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,

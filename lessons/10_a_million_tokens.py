@@ -18,11 +18,12 @@ from matplotlib import pyplot
 from show import show
 
 import rmaat_np as rn
+from rmaat_np.system.machine import keep_freed_memory
 
 SECONDS = 10  # how long the doubling may go on
 BPTT_UP_TO = 16_384  # beyond, its caches soon take hundreds of megabytes
 MILLION = 2**20
-rn.backend.keep_freed_memory()
+keep_freed_memory()
 rng = np.random.default_rng(0)
 tokens = rng.integers(1, 32, (1, MILLION), dtype=np.uint8)
 

@@ -58,17 +58,17 @@ def distance_decay(length, scale, dtype):
 def relative_features_forward(w, scale):
     """phi(R), R = r Wrel: the positional features of H_astro. Computed once per step: R is the same for every batch.
 
-    Shapes: w (N, D), scale > 0 per row -> features (N, D)
+    Shapes: w (N, D), scale > 0 per row -> phi_r (N, D)
     Cache: r, and phi's cache.
     """
     decay = distance_decay(w.shape[0], scale, w.dtype)
-    features, phi_cache = phi_forward(decay @ w)
-    return features, {"decay": decay, "phi": phi_cache}
+    phi_r, phi_cache = phi_forward(decay @ w)
+    return phi_r, {"decay": decay, "phi": phi_cache}
 
 
-def relative_features_backward(dfeatures, cache):
-    """Gradient of phi(r Wrel); r is symmetric, so r^T = r. Shapes: dfeatures (N, D) -> dw (N, D)."""
-    return cache["decay"] @ phi_backward(dfeatures, cache["phi"])
+def relative_features_backward(dphi_r, cache):
+    """Gradient of phi(r Wrel); r is symmetric, so r^T = r. Shapes: dphi_r (N, D) -> dw (N, D)."""
+    return cache["decay"] @ phi_backward(dphi_r, cache["phi"])
 
 
 def head_indicator(num_heads, width, dtype):
@@ -81,31 +81,31 @@ def head_indicator(num_heads, width, dtype):
     return (xp.arange(num_heads)[:, None] == head_of_column).astype(dtype)
 
 
-def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0, use_feedback=True):
     """STP attention in write and read mode, O(N) per head (arXiv:2601.00426; 2312.10925).
 
     write: H = 1/m (phi(K) + phi(R))^T V = H_neuron + H_astro;  g = (sum_t phi(k_t))^alpha
     read:  C = phi(Q) g;  P = 1 / C;  Y = (phi(Q) H) * P, one P per row (decided)
 
-    Shapes: q (B, Nq, D); k, v (B, N, D); features phi(R) (N, D), or None without H_astro; mask (B, N, 1), 1 live and
+    Shapes: q (B, Nq, D); k, v (B, N, D); phi_r (N, D), or None without H_astro; mask (B, N, 1), 1 live and
         0 padding, or None when nothing is padded -> y (B, Nq, D)
     Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0 but where every row is padding, or phi underflows.
     """
     if backend.kernels:
         options = {"alpha": alpha, "use_feedback": use_feedback}
-        return backend.kernels.astromorphic_attention_forward(q, k, v, features, mask, num_heads, **options)
+        return backend.kernels.astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, **options)
     xp = backend.xp
     length, width = k.shape[1:]
     (phi_q, _), (phi_k, _) = phi_forward(q), phi_forward(k)
-    cache = {"slope_k": phi_k, "mask": mask, "astro": features is not None, "alpha": alpha, "num_heads": num_heads}
+    cache = {"phi_k_unmasked": phi_k, "mask": mask, "astro": phi_r is not None, "alpha": alpha, "num_heads": num_heads}
     if mask is not None:
         phi_k, v = phi_k * mask, v * mask
-    wrote = phi_k if features is None else phi_k + features
-    H = split_heads(wrote, num_heads).swapaxes(2, 3) @ split_heads(v, num_heads)  # (B, h, m, m)
+    phi_k_plus_r = phi_k if phi_r is None else phi_k + phi_r
+    H = split_heads(phi_k_plus_r, num_heads).swapaxes(2, 3) @ split_heads(v, num_heads)  # (B, h, m, m)
     H *= num_heads / width  # 1/m
     y = xp.empty(q.shape, dtype=q.dtype)
     xp.matmul(split_heads(phi_q, num_heads), H, out=split_heads(y, num_heads))
-    cache |= {"phi_q": phi_q, "v": v, "wrote": wrote, "H": H, "y": y, "feedback": use_feedback}
+    cache |= {"phi_q": phi_q, "v": v, "phi_k_plus_r": phi_k_plus_r, "H": H, "y": y, "feedback": use_feedback}
     if use_feedback:
         E = head_indicator(num_heads, width, q.dtype)
         total = xp.maximum(xp.ones((1, length), dtype=q.dtype) @ phi_k, SMALLEST)  # (B, 1, D)
@@ -121,14 +121,14 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
 def astromorphic_attention_backward(dy, cache):
     """Gradient of STP attention: read mode first, then write mode.
 
-    Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side, dfeatures (N, D) or None
+    Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side, dphi_r (N, D) or None
     """
     if backend.kernels:
         return backend.kernels.astromorphic_attention_backward(dy, cache)
     xp = backend.xp
     phi_q, H, mask, num_heads = cache["phi_q"], cache["H"], cache["mask"], cache["num_heads"]
     batch, length, width = cache["v"].shape
-    dphi_q, dphi_k = xp.empty_like(phi_q), xp.empty_like(cache["slope_k"])
+    dphi_q, dphi_k = xp.empty_like(phi_q), xp.empty_like(cache["phi_k_unmasked"])
     dkv = xp.empty((batch, length, 2 * width), dtype=dy.dtype)
     dk, dv = dkv[:, :, :width], dkv[:, :, width:]
 
@@ -140,8 +140,8 @@ def astromorphic_attention_backward(dy, cache):
     dH = split_heads(phi_q, num_heads).swapaxes(2, 3) @ split_heads(dread, num_heads)
     dH *= num_heads / width  # H = 1/m (phi(K) + phi(R))^T V
     xp.matmul(split_heads(cache["v"], num_heads), dH.swapaxes(2, 3), out=split_heads(dphi_k, num_heads))
-    xp.matmul(split_heads(cache["wrote"], num_heads), dH, out=split_heads(dv, num_heads))
-    dfeatures = dphi_k.sum(axis=0) if cache["astro"] else None  # phi(R) is the same for the whole batch
+    xp.matmul(split_heads(cache["phi_k_plus_r"], num_heads), dH, out=split_heads(dv, num_heads))
+    dphi_r = dphi_k.sum(axis=0) if cache["astro"] else None  # phi(R) is the same for the whole batch
     if cache["feedback"]:
         # Y = read / C, so dC = -(dY . Y) / C inside each head
         dC = xp.einsum("bnhm,bnhm->bnh", *(x.reshape(x.shape[:2] + (num_heads, -1)) for x in (dy, cache["y"])))
@@ -155,12 +155,12 @@ def astromorphic_attention_backward(dy, cache):
     if mask is not None:
         dphi_k *= mask
         dv *= mask
-    xp.minimum(cache["slope_k"], 1.0, out=dk)  # phi'(k), as in phi_backward, but written into dkv
+    xp.minimum(cache["phi_k_unmasked"], 1.0, out=dk)  # phi'(k), as in phi_backward, but written into dkv
     dk *= dphi_k
-    return phi_backward(dphi_q, {"phi": phi_q}), dkv, dfeatures
+    return phi_backward(dphi_q, {"phi": phi_q}), dkv, dphi_r
 
 
-def astromorphic_attention_quadratic(q, k, v, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+def astromorphic_attention_quadratic(q, k, v, phi_r, mask, num_heads, *, alpha=1.0, use_feedback=True):
     """The same function from its Nq x N weights, for tests and for reading: no H, every query meets every key.
 
     y_i = P_i / m * sum_j phi(q_i) . (phi(k_j) + phi(r_j)) v_j,   P_i = 1 / (phi(q_i) . g)
@@ -171,7 +171,7 @@ def astromorphic_attention_quadratic(q, k, v, features, mask, num_heads, *, alph
     live = xp.ones_like(k[:, None, :, :1]) if mask is None else mask[:, None]  # (B, 1, N, 1)
     phi_q, phi_k = (phi_forward(split_heads(x, num_heads))[0] for x in (q, k))
     phi_k = phi_k * live
-    keys = phi_k if features is None else phi_k + split_heads(features[None], num_heads)
+    keys = phi_k if phi_r is None else phi_k + split_heads(phi_r[None], num_heads)
     weights = phi_q @ keys.swapaxes(2, 3) * live.swapaxes(2, 3) * (num_heads / q.shape[2])  # (B, h, Nq, N)
     if use_feedback:
         g = phi_k.sum(axis=2, keepdims=True) ** alpha

@@ -86,11 +86,8 @@ def to_host(array) -> numpy.ndarray:
     return array if isinstance(array, numpy.ndarray | numpy.generic) else xp.asnumpy(array)
 
 
-def nbytes_of(arrays) -> int:
-    """Bytes of memory that the arrays keep alive: each buffer once, however many views of it there are."""
-    owners = {}
-    for array in arrays:
-        while getattr(array, "base", None) is not None:
-            array = array.base
-        owners[id(array)] = array.nbytes
-    return sum(owners.values())
+def owner_of(array):
+    """The array whose memory this one shows: itself, or what it is a view of."""
+    while hasattr(getattr(array, "base", None), "nbytes"):
+        array = array.base
+    return array

@@ -6,11 +6,12 @@ from dataclasses import dataclass, fields
 import numpy
 
 from .errors import InputError
+from .plasticity import RETENTION_MODES
 
 CHOICES = {
     "attention": ("astromorphic", "softmax"),
     "norm": ("pre", "post"),
-    "retention": ("integrate", "scale", "online", "none"),
+    "retention": tuple(RETENTION_MODES),
     "pooling": ("memory", "mean"),
 }
 AT_LEAST = {

@@ -1,12 +1,13 @@
 """Dropout whose masks can be made again: a counter-based generator, no stored state.
 
-A replayed segment (AMRB) must see the very masks of its first pass, and the masks must not depend on how the batch
-is split. So a mask is a pure function of where it is used: (seed, step, sequence, segment, layer, site) and the
-element's index. The same integer arithmetic gives the same masks on the CPU and on the GPU.
+A replayed segment (AMRB) must see the very masks of its first pass. The masks must not depend on how the batch is
+split. So a mask is a pure function of the place where it is used: (seed, step, sequence, segment, layer, site) and
+the element's index. The same integer arithmetic gives the same masks on the CPU and on the GPU.
 """
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy
 
@@ -18,16 +19,18 @@ WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """Names the masks of one segment: rate in [0, 1), seed, step, segment, and the batch's row of each sequence.
+    """Names the masks of one layer in one segment.
 
-    Shapes: rows (B,) uint32 on the device
+    rate in [0, 1); seed; step; segment; layer, 0 for the embedding and the first block
+    Shapes: rows (B,) uint32 on the device, the place of each sequence in the whole batch
     """
 
     rate: float
     seed: int
     step: int
     segment: int
-    rows: object
+    rows: Any
+    layer: int = 0
 
 
 def mix(word: int) -> int:
@@ -46,7 +49,7 @@ def _mix_array(words):
     return words
 
 
-def dropout_mask(key: DropoutKey, layer: int, site: str, shape, dtype):
+def dropout_mask(dropout_key: DropoutKey, site: str, shape, dtype):
     """The factors that dropout multiplies by: 0 with probability rate (in steps of 2^-16), else 1 / (1 - rate).
 
     One 32-bit hash serves two elements, 16 bits each.
@@ -56,7 +59,8 @@ def dropout_mask(key: DropoutKey, layer: int, site: str, shape, dtype):
     xp = backend.xp
     per_row = prod(shape[1:])
     word = 0
-    for part in (key.seed, key.seed >> 32, key.step, key.segment, layer, SITES[site]):
+    key = dropout_key
+    for part in (key.seed, key.seed >> 32, key.step, key.segment, key.layer, SITES[site]):
         word = mix(word ^ mix((part + 0x9E3779B9) & WORD))
     row_keys = _mix_array((key.rows + numpy.uint32(1)) * numpy.uint32(0x9E3779B1)) ^ numpy.uint32(word)
     counters = xp.arange((per_row + 1) // 2, dtype=xp.uint32) * numpy.uint32(0x85EBCA6B)
@@ -67,20 +71,20 @@ def dropout_mask(key: DropoutKey, layer: int, site: str, shape, dtype):
     return mask.reshape(shape)
 
 
-def dropout_forward(x, key: DropoutKey | None, layer: int, site: str):
+def dropout_forward(x, dropout_key: DropoutKey | None, site: str):
     """out = x * mask (Srivastava et al. 2014, scaled at training time); without a key, x itself.
 
     Shapes: x (B, ...) -> out (B, ...)
-    Cache: the key, not the mask: backward makes it again.
+    Cache: the key and not the mask, because backward can make the mask again.
     """
-    cache = {"key": key, "layer": layer, "site": site}
-    if key is None:
+    cache = {"dropout_key": dropout_key, "site": site}
+    if dropout_key is None:
         return x, cache
-    return x * dropout_mask(key, layer, site, x.shape, x.dtype), cache
+    return x * dropout_mask(dropout_key, site, x.shape, x.dtype), cache
 
 
 def dropout_backward(dout, cache):
     """Gradient of x * mask: dout * mask. Shapes: dout (B, ...) -> dx (B, ...)."""
-    if cache["key"] is None:
+    if cache["dropout_key"] is None:
         return dout
-    return dout * dropout_mask(cache["key"], cache["layer"], cache["site"], dout.shape, dout.dtype)
+    return dout * dropout_mask(cache["dropout_key"], cache["site"], dout.shape, dout.dtype)

@@ -1,20 +1,25 @@
-"""What a step holds in memory, counted as it comes and goes, and told to an observer."""
+"""What a shard holds in memory: the bytes are counted as caches and memory tokens come and go, and observers are told.
 
-from collections.abc import Callable
+The algorithms of `replay.py` call a `Ledger` at each event. They compute the same without it.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from . import backend
-
-SHARED = ("w", "gain", "tokens", "factor")  # cache entries that point into parameters or the shard: nothing extra
+from .segments import Shard
 
 
 @dataclass(frozen=True)
 class Event:
-    """What an observer is told about a segment (0, 1, ...) of a shard, and what that changed.
+    """What an observer is told about a segment (0, 1, ...) of a shard.
 
-    kind: "store" memory tokens in the replay buffer, "release" them from it; "forward" or "replay" built a cache,
-    "drop" gave it up; "backward" went through it. nbytes: of that memory or cache; caches, buffer: bytes that all of
-    them hold afterwards; array: the memory tokens, for "backward" the gradient of those that entered the segment.
+    kind: "store": memory tokens went into the replay buffer; "release": they left it;
+        "forward", "replay": a cache was built, in the first pass or again; "drop": it was given up;
+        "backward": the gradient went back through the segment
+    nbytes: size of those memory tokens or of that cache; caches, buffer: bytes that all of them hold afterwards
+    array: the memory tokens; for "backward" the gradient of those that entered the segment; for "drop" None
     """
 
     kind: str
@@ -23,44 +28,77 @@ class Event:
     nbytes: int
     caches: int
     buffer: int
-    array: object
+    array: Any
 
 
 class Ledger:
-    """Counts the bytes that one shard's caches and replay buffer hold, and tells the observer of each change."""
+    """Counts the bytes that one shard's caches and replay buffer hold, and tells an observer of each change.
 
-    def __init__(self, shard: int, observer: Callable[[Event], None] | None):
-        self.shard, self.observer = shard, observer
+    caches, buffer: bytes held now; peak_caches, peak_buffer: the most so far
+    """
+
+    def __init__(self, shard: Shard, params: dict, observer: Callable[[Event], None] | None = None):
         self.caches = self.buffer = self.peak_caches = self.peak_buffer = 0
-        self.sizes = {}  # of caches, by the shape of their segment: measuring one takes as long as a small product
+        self._shard, self._observer = shard.number, observer
+        self._borrowed = [*params.values(), shard.tokens, shard.factors]
+        self._held: dict[int, int] = {}  # bytes of the cache of each segment that has one
+        self._sizes: dict[tuple, int] = {}  # of caches, by the shape of their segment: measuring one takes a while
 
-    def cache_nbytes(self, cache) -> int:
-        """`cache_nbytes`, measured once for each shape of segment."""
-        segment = cache["segment"]
-        shape = segment.tokens.shape, segment.going_on, segment.mask is None
-        if shape not in self.sizes:
-            self.sizes[shape] = cache_nbytes(cache)
-        return self.sizes[shape]
-
-    def note(self, kind: str, segment: int, nbytes: int, array=None) -> None:
-        """Book an event, and report it."""
-        self.caches += {"forward": nbytes, "replay": nbytes, "drop": -nbytes}.get(kind, 0)
-        self.buffer += {"store": nbytes, "release": -nbytes}.get(kind, 0)
-        self.peak_caches = max(self.peak_caches, self.caches)
+    def store(self, segment: int, memory) -> None:
+        """The memory tokens that enter a segment were put into the replay buffer."""
+        self.buffer += memory.nbytes
         self.peak_buffer = max(self.peak_buffer, self.buffer)
-        if self.observer is not None:
-            self.observer(Event(kind, segment, self.shard, nbytes, self.caches, self.buffer, array))
+        self._tell("store", segment, memory.nbytes, memory)
+
+    def release(self, segment: int, memory) -> None:
+        """They were taken out of it."""
+        self.buffer -= memory.nbytes
+        self._tell("release", segment, memory.nbytes, memory)
+
+    def build(self, kind: str, segment: int, cache: dict, memory) -> None:
+        """A segment's cache was built. kind: "forward" or "replay"; memory: the tokens that it handed on, or got."""
+        self._held[segment] = self._nbytes(cache)
+        self.caches += self._held[segment]
+        self.peak_caches = max(self.peak_caches, self.caches)
+        self._tell(kind, segment, self._held[segment], memory)
+
+    def go_back(self, segment: int, dmemory) -> None:
+        """The gradient went back through a segment, to the memory tokens that had entered it."""
+        self._tell("backward", segment, 0, dmemory)
+
+    def drop(self, segment: int) -> None:
+        """A segment's cache was given up."""
+        nbytes = self._held.pop(segment)
+        self.caches -= nbytes
+        self._tell("drop", segment, nbytes, None)
+
+    def _nbytes(self, cache: dict) -> int:
+        segment = cache["segment"]
+        shape = segment.tokens.shape, segment.num_continuing, segment.mask is None
+        if shape not in self._sizes:
+            self._sizes[shape] = cache_nbytes(cache, self._borrowed)
+        return self._sizes[shape]
+
+    def _tell(self, kind: str, segment: int, nbytes: int, array) -> None:
+        if self._observer is not None:
+            self._observer(Event(kind, segment, self._shard, nbytes, self.caches, self.buffer, array))
 
 
-def cache_nbytes(cache) -> int:
-    """Bytes that a segment's cache keeps alive; parameters and tokens, which live anyway, are not counted."""
-    found, queue = [], [cache]
+def cache_nbytes(cache: dict, borrowed: Iterable = ()) -> int:
+    """Bytes that a cache keeps alive, views of one buffer counted once.
+
+    borrowed: arrays that live anyway, as the parameters do; what the cache holds of them is not counted
+    """
+    found: list = []
+    queue: list = [cache]
     while queue:
         entry = queue.pop()
         if isinstance(entry, dict):
-            queue.extend(value for name, value in entry.items() if name not in SHARED)
+            queue.extend(entry.values())
         elif isinstance(entry, list):
             queue.extend(entry)
         elif hasattr(entry, "nbytes"):
             found.append(entry)
-    return backend.nbytes_of(found)
+    lives_anyway = {id(backend.owner_of(array)) for array in borrowed}
+    owners = {id(owner): owner for owner in map(backend.owner_of, found)}
+    return sum(owner.nbytes for key, owner in owners.items() if key not in lives_anyway)

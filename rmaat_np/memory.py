@@ -5,23 +5,25 @@ mode        update, with r = retention_factors(T, mode)[t - 1]         source
 `integrate` memory_next = memory + r * (written - memory)              LTP read as integration (decided)
 `online`    the same with a factor that needs no T                     leaky integration (decided, beyond the paper)
 `none`      memory_next = written                                      what RMT does (arXiv:2207.06881)
+
+The table of the modes is `plasticity.RETENTION_MODES`.
 """
 
-KEEPS_OLD = {"integrate": True, "online": True, "scale": False, "none": False}
+from .plasticity import RETENTION_MODES
 
 
-def memory_update_forward(memory, written, factor, mode):
-    """memory_next = factor * written, plus (1 - factor) * memory in the modes that integrate.
+def memory_update_forward(memory, written, factor, mode: str):
+    """memory_next = factor * written, plus (1 - factor) * memory in the modes that keep the old memory.
 
     Shapes: memory (B, M, D); written (B, M, D), mem' of the segment; factor (B, 1, 1) in (0, 1]
         -> memory_next (B, M, D)
-    Cache: the factor; the update is linear, so backward needs no memory values.
+    Cache: the factor. The update is linear, so its gradient needs no memory values.
     """
     cache = {"factor": factor, "mode": mode}
     if mode == "none":
         return written, cache
     memory_next = factor * written
-    if KEEPS_OLD[mode]:
+    if RETENTION_MODES[mode].keeps_old:
         memory_next += (1.0 - factor) * memory
     return memory_next, cache
 
@@ -35,5 +37,5 @@ def memory_update_backward(dmemory_next, cache):
     factor, mode = cache["factor"], cache["mode"]
     if mode == "none":
         return None, dmemory_next
-    dmemory = (1.0 - factor) * dmemory_next if KEEPS_OLD[mode] else None
+    dmemory = (1.0 - factor) * dmemory_next if RETENTION_MODES[mode].keeps_old else None
     return dmemory, factor * dmemory_next

@@ -1,4 +1,10 @@
-"""The model: block, segment and head, each as a forward/backward pair. What a segment sees, and what it passes on."""
+"""The model: block, segment and head, each as a forward/backward pair. What a segment sees, and what it hands on.
+
+A block's functions get the parameters of their block alone, under names without the prefix `blocks.{i}.`, and return
+gradients under the same names. `segment_forward` cuts the prefix off, `segment_backward` puts it back.
+"""
+
+from dataclasses import replace
 
 from . import backend
 from .attention import (
@@ -7,6 +13,7 @@ from .attention import (
     softmax_attention_backward,
     softmax_attention_forward,
 )
+from .config import Config
 from .dropout import dropout_backward, dropout_forward
 from .layers import (
     embedding_backward,
@@ -22,154 +29,154 @@ from .layers import (
     sum_rows,
 )
 from .memory import memory_update_backward, memory_update_forward
+from .params import block_params
+from .segments import Segment
 
 
-def attention_layer_forward(x, params, features, cfg, layer, mask, key, queries):
-    """A(x) for the first `queries` rows: project to q, k, v, attend, project back, drop out.
+def attention_layer_forward(x, params: dict, phi_r, cfg: Config, mask, dropout_key, num_queries: int):
+    """A(x) for the first `num_queries` rows: project to q, k, v, attend, project back, drop out.
 
-    Shapes: x (B, N, D); features (N, D) or None; mask (B, N, 1) or None -> out (B, queries, D)
+    Shapes: x (B, N, D); params: of one block; phi_r (N, D) or None; mask (B, N, 1) or None -> out (B, num_queries, D)
+    Cache: those of its five operations.
     """
-    name, D = f"blocks.{layer}.attn", cfg.d_model
-    w, b = params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"]  # columns q, k, v
-    q, q_cache = linear_forward(x[:, :queries], w[:, :D], b[:D])
+    D = cfg.d_model
+    w, b = params["attn.qkv.weight"], params["attn.qkv.bias"]  # columns q, k, v
+    q, q_cache = linear_forward(x[:, :num_queries], w[:, :D], b[:D])
     kv, kv_cache = linear_forward(x, w[:, D:], b[D:])
     k, v = kv[:, :, :D], kv[:, :, D:]
+    cache = {"q": q_cache, "kv": kv_cache}
     if cfg.attention == "softmax":
-        y, attention_cache = softmax_attention_forward(q, k, v, mask, cfg.num_heads)
+        y, cache["softmax"] = softmax_attention_forward(q, k, v, mask, cfg.num_heads)
     else:
         options = {"alpha": cfg.alpha, "use_feedback": cfg.use_feedback}
-        y, attention_cache = astromorphic_attention_forward(q, k, v, features, mask, cfg.num_heads, **options)
-    out, out_cache = linear_forward(y, params[f"{name}.out.weight"], params[f"{name}.out.bias"])
-    out, dropout_cache = dropout_forward(out, key, layer, "attention")
-    return out, {"q": q_cache, "kv": kv_cache, "attention": attention_cache, "out": out_cache, "dropout": dropout_cache}
+        y, cache["astromorphic"] = astromorphic_attention_forward(q, k, v, phi_r, mask, cfg.num_heads, **options)
+    out, cache["out"] = linear_forward(y, params["attn.out.weight"], params["attn.out.bias"])
+    out, cache["dropout"] = dropout_forward(out, dropout_key, "attention")
+    return out, cache
 
 
-def attention_layer_backward(dout, cache, cfg, layer):
-    """Gradient of A(x). Shapes: dout (B, queries, D) -> dx (B, N, D), grads: a dict with the parameters' names."""
-    xp, name, grads = backend.xp, f"blocks.{layer}.attn", {}
+def attention_layer_backward(dout, cache):
+    """Gradient of A(x).
+
+    Shapes: dout (B, num_queries, D) -> dx (B, N, D); grads by name; dphi_r (N, D), or None without H_astro
+    """
+    xp, grads, dphi_r = backend.xp, {}, None
     dout = dropout_backward(dout, cache["dropout"])
-    dy, grads[f"{name}.out.weight"], grads[f"{name}.out.bias"] = linear_backward(dout, cache["out"])
-    if cfg.attention == "softmax":
-        dq, dkv = softmax_attention_backward(dy, cache["attention"])
+    dy, grads["attn.out.weight"], grads["attn.out.bias"] = linear_backward(dout, cache["out"])
+    if "softmax" in cache:
+        dq, dkv = softmax_attention_backward(dy, cache["softmax"])
     else:
-        dq, dkv, dfeatures = astromorphic_attention_backward(dy, cache["attention"])
-        if dfeatures is not None:
-            grads[f"{name}.rel.features"] = dfeatures
+        dq, dkv, dphi_r = astromorphic_attention_backward(dy, cache["astromorphic"])
     dx_q, dw_q, db_q = linear_backward(dq, cache["q"])
     dx, dw_kv, db_kv = linear_backward(dkv, cache["kv"])
     dx[:, : dx_q.shape[1]] += dx_q  # x feeds both projections
-    grads[f"{name}.qkv.weight"] = xp.concatenate([dw_q, dw_kv], axis=1)
-    grads[f"{name}.qkv.bias"] = xp.concatenate([db_q, db_kv])
-    return dx, grads
+    grads["attn.qkv.weight"] = xp.concatenate([dw_q, dw_kv], axis=1)
+    grads["attn.qkv.bias"] = xp.concatenate([db_q, db_kv])
+    return dx, grads, dphi_r
 
 
-def mlp_forward(x, params, layer, key):
-    """W2 gelu(W1 x), dropped out. Shapes: x (B, N, D) -> out (B, N, D), (B, N, F) inside."""
-    name = f"blocks.{layer}.mlp"
-    hidden, in_cache = linear_forward(x, params[f"{name}.in.weight"], params[f"{name}.in.bias"])
+def mlp_forward(x, params: dict, dropout_key):
+    """W2 gelu(W1 x), dropped out. Shapes: x (B, N, D); params: of one block -> out (B, N, D), (B, N, F) inside."""
+    hidden, in_cache = linear_forward(x, params["mlp.in.weight"], params["mlp.in.bias"])
     active, gelu_cache = gelu_forward(hidden)
-    out, out_cache = linear_forward(active, params[f"{name}.out.weight"], params[f"{name}.out.bias"])
-    out, dropout_cache = dropout_forward(out, key, layer, "feed_forward")
+    out, out_cache = linear_forward(active, params["mlp.out.weight"], params["mlp.out.bias"])
+    out, dropout_cache = dropout_forward(out, dropout_key, "feed_forward")
     return out, {"in": in_cache, "gelu": gelu_cache, "out": out_cache, "dropout": dropout_cache}
 
 
-def mlp_backward(dout, cache, layer):
+def mlp_backward(dout, cache):
     """Gradient of the feed-forward layer. Shapes: dout (B, N, D) -> dx (B, N, D), grads by name."""
-    name, grads = f"blocks.{layer}.mlp", {}
+    grads = {}
     dout = dropout_backward(dout, cache["dropout"])
-    dactive, grads[f"{name}.out.weight"], grads[f"{name}.out.bias"] = linear_backward(dout, cache["out"])
+    dactive, grads["mlp.out.weight"], grads["mlp.out.bias"] = linear_backward(dout, cache["out"])
     dhidden = gelu_backward(dactive, cache["gelu"])
-    dx, grads[f"{name}.in.weight"], grads[f"{name}.in.bias"] = linear_backward(dhidden, cache["in"])
+    dx, grads["mlp.in.weight"], grads["mlp.in.bias"] = linear_backward(dhidden, cache["in"])
     return dx, grads
 
 
-def block_forward(x, params, features, cfg, layer, mask, key, queries):
+def block_forward(x, params: dict, phi_r, cfg: Config, mask, dropout_key, num_queries: int):
     """One block. pre: x += A(LN1(x)); x += MLP(LN2(x)).  post: x = LN1(x + A(x)); x = LN2(x + MLP(x)) (decided: pre).
 
-    Only the first `queries` rows are computed: all N, or just the memory tokens where nothing reads the others.
-    Shapes: x (B, N, D) -> (B, queries, D)
+    Only the first `num_queries` rows are computed: all N, or just the memory tokens where nothing reads the others.
+    Shapes: x (B, N, D); params: of this block; phi_r (N, D) or None; mask (B, N, 1) or None -> (B, num_queries, D)
+    Cache: those of its operations, and whether the norms come first.
     """
-    norm1 = params[f"blocks.{layer}.norm1.gain"], params[f"blocks.{layer}.norm1.bias"]
-    norm2 = params[f"blocks.{layer}.norm2.gain"], params[f"blocks.{layer}.norm2.bias"]
+    norm1, norm2 = ((params[f"{name}.gain"], params[f"{name}.bias"]) for name in ("norm1", "norm2"))
+    cache = {"pre": cfg.norm == "pre"}
+    inside = params, phi_r, cfg, mask, dropout_key, num_queries
     if cfg.norm == "pre":
-        normed, norm1_cache = layer_norm_forward(x, *norm1)
-        out, attention_cache = attention_layer_forward(normed, params, features, cfg, layer, mask, key, queries)
-        out += x[:, :queries]  # `out` is the layer's fresh array: the residual sum needs no other
-        normed, norm2_cache = layer_norm_forward(out, *norm2)
-        x, mlp_cache = mlp_forward(normed, params, layer, key)
+        normed, cache["norm1"] = layer_norm_forward(x, *norm1)
+        out, cache["attention"] = attention_layer_forward(normed, *inside)
+        out += x[:, :num_queries]  # `out` is the layer's fresh array: the residual sum needs no other
+        normed, cache["norm2"] = layer_norm_forward(out, *norm2)
+        x, cache["mlp"] = mlp_forward(normed, params, dropout_key)
         x += out
     else:
-        out, attention_cache = attention_layer_forward(x, params, features, cfg, layer, mask, key, queries)
-        out += x[:, :queries]
-        normed, norm1_cache = layer_norm_forward(out, *norm1)
-        out, mlp_cache = mlp_forward(normed, params, layer, key)
+        out, cache["attention"] = attention_layer_forward(x, *inside)
+        out += x[:, :num_queries]
+        normed, cache["norm1"] = layer_norm_forward(out, *norm1)
+        out, cache["mlp"] = mlp_forward(normed, params, dropout_key)
         out += normed
-        x, norm2_cache = layer_norm_forward(out, *norm2)
-    return x, {"norm1": norm1_cache, "attention": attention_cache, "norm2": norm2_cache, "mlp": mlp_cache}
+        x, cache["norm2"] = layer_norm_forward(out, *norm2)
+    return x, cache
 
 
-def block_backward(dx, cache, cfg, layer):
+def block_backward(dx, cache):
     """Gradient of one block: a residual sum sends its gradient both ways.
 
-    Shapes: dx (B, queries, D) -> dx (B, N, D), grads by name
+    Shapes: dx (B, num_queries, D) -> dx (B, N, D); grads by name; dphi_r (N, D), or None without H_astro
     """
-    norm1, norm2, grads = f"blocks.{layer}.norm1", f"blocks.{layer}.norm2", {}
-    queries = dx.shape[1]
-    if cfg.norm == "pre":
-        dnormed, mlp_grads = mlp_backward(dx, cache["mlp"], layer)
-        dsum, grads[f"{norm2}.gain"], grads[f"{norm2}.bias"] = layer_norm_backward(dnormed, cache["norm2"])
+    grads, num_queries = {}, dx.shape[1]
+    if cache["pre"]:
+        dnormed, mlp_grads = mlp_backward(dx, cache["mlp"])
+        dsum, grads["norm2.gain"], grads["norm2.bias"] = layer_norm_backward(dnormed, cache["norm2"])
         dsum += dx
-        dnormed, attention_grads = attention_layer_backward(dsum, cache["attention"], cfg, layer)
-        dx, grads[f"{norm1}.gain"], grads[f"{norm1}.bias"] = layer_norm_backward(dnormed, cache["norm1"])
+        dnormed, attention_grads, dphi_r = attention_layer_backward(dsum, cache["attention"])
+        dx, grads["norm1.gain"], grads["norm1.bias"] = layer_norm_backward(dnormed, cache["norm1"])
     else:
-        dsum, grads[f"{norm2}.gain"], grads[f"{norm2}.bias"] = layer_norm_backward(dx, cache["norm2"])
-        dnormed, mlp_grads = mlp_backward(dsum, cache["mlp"], layer)
+        dsum, grads["norm2.gain"], grads["norm2.bias"] = layer_norm_backward(dx, cache["norm2"])
+        dnormed, mlp_grads = mlp_backward(dsum, cache["mlp"])
         dnormed += dsum
-        dsum, grads[f"{norm1}.gain"], grads[f"{norm1}.bias"] = layer_norm_backward(dnormed, cache["norm1"])
-        dx, attention_grads = attention_layer_backward(dsum, cache["attention"], cfg, layer)
-    dx[:, :queries] += dsum
-    return dx, grads | attention_grads | mlp_grads
+        dsum, grads["norm1.gain"], grads["norm1.bias"] = layer_norm_backward(dnormed, cache["norm1"])
+        dx, attention_grads, dphi_r = attention_layer_backward(dsum, cache["attention"])
+    dx[:, :num_queries] += dsum
+    return dx, grads | attention_grads | mlp_grads, dphi_r
 
 
-def segment_forward(params, features, cfg, segment, memory):
+def segment_forward(params: dict, phi_r: list, cfg: Config, segment: Segment, memory):
     """Read one segment together with the memory tokens; return the memory for the next one and what is read out.
 
         x = [memory ; E[tokens] + Pos + Seg[t]];  blocks
         written = LN_mem(x[:M]);  memory_next = update(memory, written)
 
-    A sequence whose last segment this is ends here: it has no memory_next, and with pooling "memory" it is read out.
+    A sequence whose last segment this is ends here: it has no memory_next. With pooling "memory" it is read out here.
 
-    Shapes: features: per layer (M + L, D) or None; segment: a `Segment` of B live sequences, of which the first
-        `going_on` go on; memory (B, M, D) -> memory_next (going_on, M, D); readout: with pooling "memory" the mean over
-        the written memory tokens (B - going_on, D), with "mean" the sum over the live token outputs (B, D)
+    Shapes: phi_r: for each layer (M + L, D), empty without H_astro; memory (B, M, D)
+        -> memory_next (num_continuing, M, D); readout: with pooling "memory" the mean over the written memory tokens
+        (B - num_continuing, D), with "mean" the sum over the live token outputs (B, D)
+    Cache: those of its operations, the segment and the configuration.
     """
-    xp = backend.xp
-    M, going_on = cfg.num_memory, segment.going_on
-    length = segment.tokens.shape[1]
-    embedded, token_cache = embedding_forward(segment.tokens, params["embed.token"])
-    embedded += params["embed.position"][:length]
-    if cfg.segment_embedding:
-        embedded += params["embed.segment"][segment.index]
-    embedded, dropout_cache = dropout_forward(embedded, segment.dropout, 0, "embedding")
-    x = xp.concatenate([memory, embedded], axis=1)  # (B, M + n, D)
-    cache = {"cfg": cfg, "segment": segment, "token": token_cache, "dropout": dropout_cache, "blocks": []}
+    x, cache = _embed(params, cfg, segment, memory)
+    cache |= {"cfg": cfg, "segment": segment, "blocks": []}
+    M, N = cfg.num_memory, x.shape[1]
     for layer in range(cfg.num_layers):
         # with pooling "memory" nothing reads the last block's token rows: a quarter to a third of the work is not done
-        queries = M if cfg.pooling == "memory" and layer == cfg.num_layers - 1 else M + length
-        layer_features = features[layer][: M + length] if cfg.astro else None
-        x, block_cache = block_forward(x, params, layer_features, cfg, layer, segment.mask, segment.dropout, queries)
+        num_queries = M if cfg.pooling == "memory" and layer == cfg.num_layers - 1 else N
+        layer_phi_r = phi_r[layer][:N] if cfg.astro else None
+        dropout_key = replace(segment.dropout_key, layer=layer) if segment.dropout_key else None
+        block = block_params(params, layer)
+        x, block_cache = block_forward(x, block, layer_phi_r, cfg, segment.mask, dropout_key, num_queries)
         cache["blocks"].append(block_cache)
 
-    written, memory_next = memory, memory[:going_on]
+    going = segment.num_continuing
+    written, memory_next = memory, memory[:going]
     if M:
-        written, cache["memory_norm"] = layer_norm_forward(
-            x[:, :M], params["memory.norm.gain"], params["memory.norm.bias"]
-        )
-        memory_next, cache["update"] = memory_update_forward(
-            memory[:going_on], written[:going_on], segment.factor, cfg.retention
-        )
+        norm = params["memory.norm.gain"], params["memory.norm.bias"]
+        written, cache["memory_norm"] = layer_norm_forward(x[:, :M], *norm)
+        update = memory_update_forward(memory[:going], written[:going], segment.factor, cfg.retention)
+        memory_next, cache["update"] = update
     if cfg.pooling == "memory":
-        readout = written[going_on:].mean(axis=1)
+        readout = written[going:].mean(axis=1)
     else:
         out, cache["out_norm"] = layer_norm_forward(x[:, M:], params["out.norm.gain"], params["out.norm.bias"])
         readout = (out if segment.mask is None else out * segment.mask[:, M:]).sum(axis=1)
@@ -177,42 +184,65 @@ def segment_forward(params, features, cfg, segment, memory):
 
 
 def segment_backward(dmemory_next, dreadout, cache):
-    """Gradient of one segment: from the memory it passed on and its readout back to the memory that it got.
+    """Gradient of one segment: from the memory it handed on and its readout back to the memory that it got.
 
-    Shapes: dmemory_next (going_on, M, D), dreadout as the readout -> dmemory (B, M, D), grads by name: position and
-        features have as many rows as the segment has, `embed.segment` is the one row of this segment
+    Shapes: dmemory_next (num_continuing, M, D), dreadout as the readout -> dmemory (B, M, D); grads by name, of which
+        `embed.position` has as many rows as the segment has tokens, and `embed.segment` is the one row of this segment;
+        dphi_r: for each layer (M + n, D), empty without H_astro
     """
-    xp = backend.xp
-    cfg, segment, grads = cache["cfg"], cache["segment"], {}
-    M, going_on = cfg.num_memory, segment.going_on
-    batch, length = segment.tokens.shape
-    queries = M if cfg.pooling == "memory" else M + length
-    dx = xp.zeros((batch, queries, cfg.d_model), dtype=dreadout.dtype)
-    dmemory_kept = None
-    if M:
-        dwritten = xp.zeros((batch, M, cfg.d_model), dtype=dreadout.dtype)
-        dmemory_kept, dwritten[:going_on] = memory_update_backward(dmemory_next, cache["update"])
-        if cfg.pooling == "memory":
-            dwritten[going_on:] = dreadout[:, None] / M  # the mean over M tokens
-        dx[:, :M], grads["memory.norm.gain"], grads["memory.norm.bias"] = layer_norm_backward(
-            dwritten, cache["memory_norm"]
-        )
-    if cfg.pooling == "mean":
-        dout = xp.broadcast_to(dreadout[:, None], (batch, length, cfg.d_model))  # the sum over tokens
-        dout = dout * 1.0 if segment.mask is None else dout * segment.mask[:, M:]
-        dx[:, M:], grads["out.norm.gain"], grads["out.norm.bias"] = layer_norm_backward(dout, cache["out_norm"])
-
+    cfg, segment = cache["cfg"], cache["segment"]
+    M, dphi_r = cfg.num_memory, []
+    dx, dmemory_kept, grads = _readout_backward(dmemory_next, dreadout, cache)
     for layer in reversed(range(cfg.num_layers)):
-        dx, block_grads = block_backward(dx, cache["blocks"][layer], cfg, layer)
-        grads |= block_grads
+        dx, block_grads, layer_dphi_r = block_backward(dx, cache["blocks"][layer])
+        grads |= {f"blocks.{layer}.{name}": gradient for name, gradient in block_grads.items()}
+        if layer_dphi_r is not None:
+            dphi_r.insert(0, layer_dphi_r)
     dmemory, dembedded = dx[:, :M], dropout_backward(dx[:, M:], cache["dropout"])
     if dmemory_kept is not None:
-        dmemory[:going_on] += dmemory_kept  # the path around the segment, memory_next = memory + ...
+        dmemory[: segment.num_continuing] += dmemory_kept  # the path around the segment, memory_next = memory + ...
     grads["embed.token"] = embedding_backward(dembedded, cache["token"])
     grads["embed.position"] = dembedded.sum(axis=0)
     if cfg.segment_embedding:
         grads["embed.segment"] = sum_rows(grads["embed.position"])
-    return dmemory, grads
+    return dmemory, grads, dphi_r
+
+
+def _embed(params, cfg, segment, memory):
+    """x = [memory ; E[tokens] + Pos + Seg[t]]. Shapes: memory (B, M, D) -> x (B, M + n, D), the first cache entries."""
+    embedded, token_cache = embedding_forward(segment.tokens, params["embed.token"])
+    embedded += params["embed.position"][: segment.tokens.shape[1]]
+    if cfg.segment_embedding:
+        embedded += params["embed.segment"][segment.index]
+    embedded, dropout_cache = dropout_forward(embedded, segment.dropout_key, "embedding")
+    x = backend.xp.concatenate([memory, embedded], axis=1)
+    return x, {"token": token_cache, "dropout": dropout_cache}
+
+
+def _readout_backward(dmemory_next, dreadout, cache):
+    """Back through the readout, the memory update and the norms before them.
+
+    Shapes: -> dx, of the last block's output (B, rows that it computed, D); dmemory_kept (num_continuing, M, D) or
+        None: what goes around the segment to the memory that it got; grads by name
+    """
+    xp, cfg, segment, grads = backend.xp, cache["cfg"], cache["segment"], {}
+    M, going = cfg.num_memory, segment.num_continuing
+    batch, length = segment.tokens.shape
+    num_queries = M if cfg.pooling == "memory" else M + length
+    dx = xp.zeros((batch, num_queries, cfg.d_model), dtype=dreadout.dtype)
+    dmemory_kept = None
+    if M:
+        dwritten = xp.zeros((batch, M, cfg.d_model), dtype=dreadout.dtype)
+        dmemory_kept, dwritten[:going] = memory_update_backward(dmemory_next, cache["update"])
+        if cfg.pooling == "memory":
+            dwritten[going:] = dreadout[:, None] / M  # the mean over M tokens
+        norm_grads = layer_norm_backward(dwritten, cache["memory_norm"])
+        dx[:, :M], grads["memory.norm.gain"], grads["memory.norm.bias"] = norm_grads
+    if cfg.pooling == "mean":
+        dout = xp.broadcast_to(dreadout[:, None], (batch, length, cfg.d_model))  # the sum over tokens
+        dout = dout * 1.0 if segment.mask is None else dout * segment.mask[:, M:]
+        dx[:, M:], grads["out.norm.gain"], grads["out.norm.bias"] = layer_norm_backward(dout, cache["out_norm"])
+    return dx, dmemory_kept, grads
 
 
 def pair_features_forward(z):

@@ -1,5 +1,6 @@
 """The parameters: one flat dict of arrays, and how each is initialised."""
 
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -82,6 +83,12 @@ def _norm(name, width):
     return {f"{name}.gain": ((width,), "ones"), f"{name}.bias": ((width,), "zeros")}
 
 
+def block_params(params: dict, layer: int) -> dict:
+    """The parameters of one block, under their names without `blocks.{layer}.`."""
+    prefix = f"blocks.{layer}."
+    return {name.removeprefix(prefix): array for name, array in params.items() if name.startswith(prefix)}
+
+
 def count_parameters(params: dict) -> int:
     """How many numbers are learned."""
     return sum(array.size for array in params.values())
@@ -97,12 +104,28 @@ def check_params(params: dict, cfg: Config, source: str = "params") -> None:
 
     Raises: InputError naming the source, the parameter and both shapes.
     """
-    expected = {name: shape for name, (shape, _) in _shapes_and_stds(cfg).items()}
+    if not isinstance(params, dict):
+        raise InputError(
+            f"{source} is a {type(params).__name__}, but it must be a dict of arrays; convert it by dict()"
+        )
+    expected = _shapes(cfg)
     for name in sorted(expected.keys() ^ params.keys()):
         said = "lacks" if name in expected else "has a surplus"
         raise InputError(f"{source} {said} parameter {name}: it belongs to another configuration")
     for name, shape in expected.items():
-        if tuple(params[name].shape) != shape:
-            raise InputError(
-                f"{source}: {name} has shape {tuple(params[name].shape)}, but the configuration gives {shape}"
-            )
+        found = tuple(getattr(params[name], "shape", ()))
+        if found != shape:
+            raise InputError(f"{source}: {name} has shape {found}, but the configuration gives {shape}")
+
+
+def check_dtypes(params: dict) -> None:
+    """Refuse parameters of another dtype than float32 or float64, and a mixture of both. Raises: InputError."""
+    dtype = params["embed.token"].dtype
+    for name, array in params.items():
+        if array.dtype != dtype or dtype not in DTYPES:
+            raise InputError(f"params: {name} is {array.dtype}, but all must be {' or all '.join(DTYPES)}")
+
+
+@lru_cache(maxsize=64)
+def _shapes(cfg: Config) -> dict:
+    return {name: shape for name, (shape, _) in _shapes_and_stds(cfg).items()}

@@ -4,6 +4,7 @@ The macro model is Kozachkov et al., arXiv:2311.08135, as RMAAT (arXiv:2601.0042
 postsynaptic neurons, so 9 tripartite synapses, and a stimulus that goes on and off. It runs on the host, once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp
@@ -12,8 +13,7 @@ import numpy as np
 
 from .errors import InputError
 
-MODES = ("integrate", "scale", "online", "none")
-SATURATED = 0.06
+SATURATED = 0.06  # share of the first cycle's increment below which a cycle no longer counts
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,46 @@ def _ltp_shares(total: int) -> tuple[float, ...]:
     return tuple(shares / shares.sum())
 
 
-def retention_factors(T: int, mode: str = "integrate"):
-    """What the memory update multiplies by at segments t = 1 .. T (docs of the modes: `memory.py`).
+def _online_factors(total: int):
+    """r_t = (1 - k) / (1 - k^t): a leaky integrator's share of its newest input, which needs no total (decided)."""
+    model = MacroModel()
+    keep = exp(-model.leak_ltp * model.cycle / model.tau_ltp)
+    return (1 - keep) / (1 - keep ** np.arange(1, total + 1))
 
-    integrate, scale: RF(t, T) = dp_t / sum_i dp_i (arXiv:2601.00426), dp_t the LTP curve's increment in cycle t;
-        it falls with t and sums to 1.
+
+@dataclass(frozen=True)
+class RetentionMode:
+    """One way to update the memory between segments; `memory.py` holds the equations.
+
+    factors: T -> the factors r_t of the segments t = 1 .. T, (T,) in (0, 1]
+    keeps_old: does a part 1 - r_t of the old memory stay in the new one
+    """
+
+    factors: Callable[[int], object]
+    keeps_old: bool
+
+
+RETENTION_MODES = {
+    "integrate": RetentionMode(_ltp_shares, keeps_old=True),
+    "scale": RetentionMode(_ltp_shares, keeps_old=False),
+    "online": RetentionMode(_online_factors, keeps_old=True),
+    "none": RetentionMode(np.ones, keeps_old=False),
+}
+
+
+def retention_factors(T: int, mode: str = "integrate"):
+    """What the memory update multiplies by at the segments t = 1 .. T of a sequence.
+
+    integrate, scale: RF(t, T) = dp_t / sum_i dp_i (arXiv:2601.00426). dp_t is the increment of the LTP curve in
+        cycle t. RF falls with t and sums to 1.
     online: r_t = (1 - k) / (1 - k^t), k = exp(-gamma_l cycle / tau_pl): what LTP keeps over one cycle (decided).
     none: 1.
 
-    Shapes: T an int >= 1 -> (T,) float64 in (0, 1]
-    Raises: InputError for a T below 1 or another mode.
+    Shapes: T a whole number, 1 or more -> (T,) float64 in (0, 1]
+    Raises: InputError for another T or mode.
     """
-    if T < 1:
-        raise InputError(f"T is {T}, but a sequence has at least 1 segment")
-    if mode not in MODES:
-        raise InputError(f"mode is {mode!r}, but it must be one of {', '.join(MODES)}")
-    if mode == "none":
-        return np.ones(T)
-    if mode == "online":
-        model = MacroModel()
-        keep = exp(-model.leak_ltp * model.cycle / model.tau_ltp)
-        return (1 - keep) / (1 - keep ** np.arange(1, T + 1))
-    return np.array(_ltp_shares(int(T)))
+    if not isinstance(T, int | np.integer) or isinstance(T, bool) or T < 1:
+        raise InputError(f"T is {T!r}, but it must be a whole number of segments, at least 1")
+    if mode not in RETENTION_MODES:
+        raise InputError(f"mode is {mode!r}, but it must be one of {', '.join(RETENTION_MODES)}")
+    return np.array(RETENTION_MODES[mode].factors(int(T)))

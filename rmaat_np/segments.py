@@ -1,6 +1,7 @@
 """How a batch of ragged sequences is cut into shards and segments, on the host, before anything is computed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,72 +11,80 @@ from .dropout import DropoutKey
 from .errors import InputError
 from .plasticity import retention_factors
 
-# Rows of width 64 in a shard. Fewer, and threads wait for each other between many short operations; more, and the
-# arrays leave the cache. Of 700, 1100, 2200 and 4400, 2200 was fastest or within 4 % of it in every benchmark.
+# Rows of width 64 in a shard. With fewer rows, threads wait for each other between many short operations. With more,
+# the arrays no longer fit the processor's cache. Of 700, 1100, 2200 and 4400 rows, 2200 was fastest or within 4 % of
+# the fastest in every benchmark.
 ROWS_PER_SHARD = 2200
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Segment `index` of a shard, as the device sees it.
+    """Segment `index` of a shard, as the device sees it. B sequences are active in it: they have tokens here.
 
-    tokens (B, n) of the B sequences that are live; the first `going_on` of them have a further segment.
-    mask (B, M + n, 1), 1 live and 0 padding, or None when nothing is padded; factor (going_on, 1, 1): what the memory
-    update multiplies by; dropout: its key, or None.
+    num_continuing: how many of them, the first ones, have a further segment
+    dropout_key: names the segment's dropout masks, or None
+    Shapes:
+        tokens: (B, n), n <= L
+        mask: (B, M + n, 1), 1 for live tokens and memory tokens, 0 for padding; None when nothing is padded
+        factor: (num_continuing, 1, 1), what the memory update multiplies by
     """
 
     index: int
-    tokens: object
-    mask: object
-    factor: object
-    going_on: int
-    dropout: DropoutKey | None
+    tokens: Any
+    mask: Any
+    factor: Any
+    num_continuing: int
+    dropout_key: DropoutKey | None
 
 
 @dataclass(frozen=True)
 class Shard:
     """Some rows of a batch, their sequences sorted by number of segments, longest first.
 
-    So the sequences that are live in segment t are the first live[t], and no work is spent on those that have ended.
-    On the host: number: which shard of the batch; examples: its rows of the batch; live (S + 1) counts; longest in
-        tokens; padded (S): does a segment hold padding; weight: 1 / rows of the batch; dropout: (seed, step) or None
-    On the device: tokens (B, n); factors (S, B); token_counts (B, 1), padding not counted; rows (B) uint32, each
-        sequence's place in the batch; positions (B): where in the shard each of its sequences went by sorting;
-        labels (examples) or None
+    So the sequences that are active in segment t are the first num_active[t]. No work is spent on those that ended.
+
+    On the host:
+        number: which shard of the batch this is; examples: the rows of the batch that it holds
+        num_active: (S + 1) counts, the last of them 0; longest: tokens of the longest sequence
+        padded: (S), does a segment hold padding; weight: 1 / rows of the whole batch; dropout: (seed, step) or None
+    On the device:
+        tokens (B, n); factors (S, B); token_counts (B, 1), padding not counted
+        rows (B) uint32: the place of each sequence in the whole batch
+        positions (B): where in the shard each of its sequences went by sorting; labels (examples) or None
     """
 
     cfg: Config
     number: int
     examples: np.ndarray
-    live: list[int]
+    num_active: list[int]
     longest: int
     padded: list[bool]
     weight: float
     dropout: tuple[int, int] | None
-    tokens: object
-    factors: object
-    token_counts: object
-    rows: object
-    positions: object
-    labels: object
+    tokens: Any
+    factors: Any
+    token_counts: Any
+    rows: Any
+    positions: Any
+    labels: Any
 
     @property
     def num_segments(self) -> int:
         """Segments of the shard's longest sequence; those past it are not computed."""
-        return len(self.live) - 1
+        return len(self.num_active) - 1
 
     def segment(self, t: int) -> Segment:
         """Cut out segment t, 0 .. num_segments - 1."""
-        cfg, live, going_on = self.cfg, self.live[t], self.live[t + 1]
+        cfg, active, num_continuing = self.cfg, self.num_active[t], self.num_active[t + 1]
         start = t * cfg.segment_length
-        tokens = self.tokens[:live, start : min(start + cfg.segment_length, self.longest)]
+        tokens = self.tokens[:active, start : min(start + cfg.segment_length, self.longest)]
         mask = self._mask(tokens) if self.padded[t] else None
-        dropout = DropoutKey(cfg.dropout, *self.dropout, t, self.rows[:live]) if self.dropout else None
-        return Segment(t, tokens, mask, self.factors[t, :going_on, None, None], going_on, dropout)
+        dropout_key = DropoutKey(cfg.dropout, *self.dropout, t, self.rows[:active]) if self.dropout else None
+        return Segment(t, tokens, mask, self.factors[t, :num_continuing, None, None], num_continuing, dropout_key)
 
     def read_out(self, t: int) -> slice:
         """Which of the sorted sequences segment t reads out: those that end there; with pooling "mean" all live."""
-        return slice(self.live[t + 1] if self.cfg.pooling == "memory" else 0, self.live[t])
+        return slice(self.num_active[t + 1] if self.cfg.pooling == "memory" else 0, self.num_active[t])
 
     def _mask(self, tokens):
         xp = backend.xp
@@ -173,7 +182,7 @@ def cut_shards(sequences, labels, cfg: Config, dtype, size: int, dropout=None) -
 def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
     """The part of a shard that describes its sequences, already sorted."""
     L, S, longest = cfg.segment_length, int(totals[which[0]]), int(lengths[which].max())
-    live = [int((totals[which] > t).sum()) for t in range(S + 1)]
+    num_active = [int((totals[which] > t).sum()) for t in range(S + 1)]
     whole = np.array_equal(which, np.arange(len(sequences)))  # no copy of a batch that is one shard, sorted already
     tokens = sequences[:, :longest] if whole else sequences[which, :longest]
     factors = np.zeros((S, len(which)), dtype=dtype)
@@ -181,9 +190,9 @@ def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
         factors[:total, b] = retention_factors(int(total), cfg.retention)
     counts = (tokens != 0).sum(axis=1, keepdims=True)
     return {
-        "live": live,
+        "num_active": num_active,
         "longest": longest,
-        "padded": [bool((tokens[: live[t], t * L : (t + 1) * L] == 0).any()) for t in range(S)],
+        "padded": [bool((tokens[: num_active[t], t * L : (t + 1) * L] == 0).any()) for t in range(S)],
         "tokens": backend.to_device(tokens),
         "factors": backend.to_device(factors),
         "token_counts": backend.to_device(counts.astype(dtype)),

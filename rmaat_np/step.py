@@ -1,6 +1,7 @@
-"""One training step, and prediction: the batch in shards, side by side on workers, summed in their order."""
+"""One training step, and prediction: a batch is cut into shards, which run side by side and are added in order."""
 
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -8,119 +9,144 @@ from . import backend
 from .attention import relative_features_backward, relative_features_forward
 from .config import Config
 from .errors import InputError
-from .ledger import Ledger
+from .ledger import Event, Ledger
 from .model import segment_forward
-from .params import zero_grads
-from .replay import add_segment_grads, amrb, bptt, empty_readout, first_memory, readout_logits
-from .segments import check_labels, check_tokens, cut_shards, shard_size
+from .params import check_dtypes, check_params
+from .replay import Gradients, amrb, bptt, empty_readout, first_memory, readout_logits
+from .segments import Shard, check_labels, check_tokens, cut_shards, shard_size
 
 METHODS = ("amrb", "bptt")
 
 
-def prepare_features(params, cfg: Config):
-    """phi(R) of every layer, once per step: it depends on no sequence. -> list of (M + L, D), list of caches."""
-    if not cfg.astro:
-        return [], []
-    names = [f"blocks.{layer}.attn.rel.weight" for layer in range(cfg.num_layers)]
-    pairs = [relative_features_forward(params[name], cfg.position_scale) for name in names]
-    return [features for features, _ in pairs], [cache for _, cache in pairs]
-
-
-def _shard_loss_and_grads(params, features, cfg, method, budget, observer, shard):
-    grads = zero_grads(params)
-    for layer, layer_features in enumerate(features):
-        grads[f"blocks.{layer}.attn.rel.features"] = backend.xp.zeros_like(layer_features)
-    ledger = Ledger(shard.number, observer)
-    if method == "amrb":
-        loss, correct = amrb(params, features, cfg, shard, grads, ledger, budget)
-    else:
-        loss, correct = bptt(params, features, cfg, shard, grads, ledger)
-    return loss, correct, grads, (ledger.peak_caches, ledger.peak_buffer)
-
-
 def loss_and_grads(
-    params,
+    params: dict,
     cfg: Config,
     tokens,
     labels,
-    method="amrb",
-    seed=None,
-    step=None,
-    workers=1,
+    method: str = "amrb",
+    seed: int | None = None,
+    step: int | None = None,
+    workers: int = 1,
     *,
-    replay_budget=0,
-    observer=None,
+    replay_budget: int = 0,
+    observer: Callable[[Event], None] | None = None,
 ):
     """Mean cross-entropy of a batch and its gradient for every parameter.
 
-    The batch is cut into shards that fit the cache; up to `workers` of them run side by side, and their gradients are
-    added in the order of the shards, so the timing of threads changes nothing.
+    The batch is cut into shards that fit the processor's cache. Up to `workers` of them run side by side. Their
+    gradients are added in the order of the shards, so the timing of threads changes nothing.
 
-    Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints; seed, step: ints that name
-        the dropout masks, which act only if both are given; replay_budget: bytes that AMRB may keep for replay,
-        the memory tokens, which it always keeps, and in what they leave whole caches
-        -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, and in bytes the most that
-        `workers` shards hold at once: peak_cache_bytes of caches, replay_buffer_bytes of memory tokens kept
-    Raises: InputError for wrong tokens, labels, method or workers.
+    method: "amrb" or "bptt", the same gradients bit for bit
+    seed, step: name the dropout masks; dropout acts only if both are given
+    replay_budget: bytes for each shard. Memory tokens are always kept. If bytes are left, AMRB also keeps caches of
+        segments, which then need no replay.
+    observer: called with an `Event` for all that comes and goes, from the thread of its shard
+
+    Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints
+        -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, and in bytes the most that `workers` shards hold
+        at once: peak_cache_bytes of caches, replay_buffer_bytes of memory tokens
+    Raises: InputError for params of another configuration, wrong tokens, labels, method, workers or replay_budget.
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
-    if workers < 1 or replay_budget < 0:
-        raise InputError(f"workers is {workers} and replay_budget {replay_budget}, but they must be at least 1 and 0")
+    _check_workers(workers)
+    if replay_budget < 0:
+        raise InputError(f"replay_budget is {replay_budget}, but it must be at least 0 bytes")
+    check_params(params, cfg)
+    check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
     labels = check_labels(labels, len(sequences) // (1 + cfg.pair), cfg)
     dropout = None if cfg.dropout == 0 or seed is None or step is None else (int(seed), int(step))
-    shards = cut_shards(
-        sequences, labels, cfg, params["embed.token"].dtype, shard_size(cfg, len(labels), workers), dropout
-    )
+    size = shard_size(cfg, len(labels), workers)
+    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout)
 
-    features, feature_caches = prepare_features(params, cfg)
-    run = partial(_shard_loss_and_grads, params, features, cfg, method, replay_budget, observer)
-    loss, correct, grads, peaks = 0.0, 0, None, []
-    for shard_loss, shard_correct, shard_grads, shard_peaks in _map_in_order(run, shards, workers):
-        loss, correct = loss + shard_loss, correct + shard_correct
-        peaks.append(shard_peaks)
-        if grads is None:
-            grads = shard_grads
-        else:
-            add_segment_grads(grads, shard_grads, slice(None))
-    for layer, cache in enumerate(feature_caches):
-        dfeatures = grads.pop(f"blocks.{layer}.attn.rel.features")
-        grads[f"blocks.{layer}.attn.rel.weight"] = relative_features_backward(dfeatures, cache)
+    phi_r, phi_r_caches = prepare_phi_r(params, cfg)
+    run = partial(_run_shard, params, phi_r, method, replay_budget, observer)
+    loss, correct, grads, peaks = _add_shards(_map_in_order(run, shards, workers))
+    for layer, (dphi_r, cache) in enumerate(zip(grads.phi_r, phi_r_caches, strict=True)):
+        grads.params[f"blocks.{layer}.attn.rel.weight"] = relative_features_backward(dphi_r, cache)
     caches, buffers = (sum(sorted(column)[-workers:]) for column in zip(*peaks, strict=True))
     stats = {"accuracy": correct / len(labels), "peak_cache_bytes": caches, "replay_buffer_bytes": buffers}
-    return loss, grads, stats
+    return loss, grads.params, stats
 
 
-def predict(params, cfg: Config, tokens, workers=1):
-    """Logits of a batch, without dropout and without a cache beyond the segment at hand.
+def predict(params: dict, cfg: Config, tokens, workers: int = 1):
+    """Logits of a batch, without dropout. No cache is kept beyond the segment at hand.
 
     Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n) -> logits (B, C)
-    Raises: InputError for tokens that the configuration does not admit.
+    Raises: InputError for params of another configuration, and for tokens that the configuration does not admit.
     """
+    _check_workers(workers)
+    check_params(params, cfg)
+    check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
     count = len(sequences) // (1 + cfg.pair)
-    features, _ = prepare_features(params, cfg)
+    phi_r, _ = prepare_phi_r(params, cfg)
     dtype = params["embed.token"].dtype
     shards = cut_shards(sequences, None, cfg, dtype, shard_size(cfg, count, workers), None)
     logits = backend.xp.empty((count, cfg.num_classes), dtype=dtype)
-    for examples, shard_logits in _map_in_order(partial(_shard_logits, params, features, cfg), shards, workers):
+    for examples, shard_logits in _map_in_order(partial(_shard_logits, params, phi_r), shards, workers):
         logits[backend.to_device(examples)] = shard_logits
     return logits
 
 
-def _shard_logits(params, features, cfg, shard):
-    memory, z = first_memory(params, cfg, shard), empty_readout(params, cfg, shard)
+def prepare_phi_r(params: dict, cfg: Config) -> tuple[list, list]:
+    """phi(R) of every layer, computed once per step because it depends on no sequence.
+
+    Shapes: -> for each layer phi(R) (M + L, D), and its cache; two empty lists without H_astro
+    """
+    if not cfg.astro:
+        return [], []
+    names = [f"blocks.{layer}.attn.rel.weight" for layer in range(cfg.num_layers)]
+    pairs = [relative_features_forward(params[name], cfg.position_scale) for name in names]
+    return [phi_r for phi_r, _ in pairs], [cache for _, cache in pairs]
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 1:
+        raise InputError(f"workers is {workers}, but it must be at least 1")
+
+
+def _run_shard(params, phi_r, method, replay_budget, observer, shard: Shard):
+    """-> loss, correct, Gradients, (most bytes of caches, most bytes in the replay buffer)"""
+    ledger = Ledger(shard, params, observer)
+    if method == "amrb":
+        loss, correct, grads = amrb(params, phi_r, shard, ledger, replay_budget)
+    else:
+        loss, correct, grads = bptt(params, phi_r, shard, ledger)
+    return loss, correct, grads, (ledger.peak_caches, ledger.peak_buffer)
+
+
+def _add_shards(results: Iterator) -> tuple:
+    """Add what the shards return, in their order. -> loss, correct, Gradients, the shards' peaks in a list"""
+    loss, correct, grads, peak = next(results)
+    peaks = [peak]
+    for shard_loss, shard_correct, shard_grads, peak in results:
+        loss, correct = loss + shard_loss, correct + shard_correct
+        peaks.append(peak)
+        _add(grads, shard_grads)
+    return loss, correct, grads, peaks
+
+
+def _add(total: Gradients, other: Gradients) -> None:
+    for name, gradient in other.params.items():
+        total.params[name] += gradient
+    for layer, gradient in enumerate(other.phi_r):
+        total.phi_r[layer] += gradient
+
+
+def _shard_logits(params, phi_r, shard: Shard):
+    memory, z = first_memory(params, shard), empty_readout(params, shard)
     for t in range(shard.num_segments):
-        memory, readout, _ = segment_forward(params, features, cfg, shard.segment(t), memory)
+        memory, readout, _ = segment_forward(params, phi_r, shard.cfg, shard.segment(t), memory)
         z[shard.read_out(t)] += readout
-    return shard.examples, readout_logits(z, params, cfg, shard)[0]
+    return shard.examples, readout_logits(z, params, shard)[0]
 
 
-def _map_in_order(function, shards, workers):
-    """Yield function(shard) in the shards' order, up to `workers` at a time on threads (NumPy lets go of the GIL).
+def _map_in_order(function: Callable, shards: list[Shard], workers: int) -> Iterator:
+    """Yield function(shard) in the shards' order, up to `workers` at a time on threads: NumPy lets go of the GIL.
 
-    Under a debugger or profiler, which watch one thread, all run in that one.
+    A debugger or profiler watches one thread. Under one, all shards run in that thread.
     """
     if workers == 1 or len(shards) == 1 or sys.gettrace() is not None or sys.getprofile() is not None:
         yield from map(function, shards)

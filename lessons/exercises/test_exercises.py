@@ -20,8 +20,8 @@ from rmaat_np import (
     plasticity,  # noqa: E402
     replay,  # noqa: E402
     segments,  # noqa: E402
-    step,  # noqa: E402
 )
+from rmaat_np.step import prepare_phi_r  # noqa: E402
 
 WHERE = "lessons/exercises/exercises.py"
 spec = importlib.util.spec_from_file_location("exercises", Path(__file__).with_name("exercises.py"))
@@ -92,7 +92,7 @@ def test_write_and_read(alpha):
     check("y", y, expected, "the quadratic form, in which every query meets every key,", rtol=1e-10)
 
 
-@pytest.mark.parametrize("mode", plasticity.MODES)
+@pytest.mark.parametrize("mode", plasticity.RETENTION_MODES)
 def test_memory_update(mode):
     given = {"memory": random(3, 2, 4), "written": random(3, 2, 4, seed=1)}
     factor = np.array([0.5, 0.2, 1.0])[:, None, None] if mode != "none" else np.ones((3, 1, 1))
@@ -149,31 +149,32 @@ def replay_problem():
     rng = np.random.default_rng(0)
     tokens, labels = rng.integers(1, 7, (2, 12)), rng.integers(0, 3, 2)
     params = rn.init_params(cfg, dtype="float64")
-    features, _ = step.prepare_features(params, cfg)
+    phi_r, _ = prepare_phi_r(params, cfg)
     (shard,) = segments.cut_shards(tokens, labels, cfg, "float64", size=2)
     alive_caches, counts = [], {"forward": 0, "turn": 0, "alive": 0}
 
     def forward(segment, memory):
-        memory_next, readout, cache = model.segment_forward(params, features, cfg, segment, memory)
+        memory_next, readout, cache = model.segment_forward(params, phi_r, cfg, segment, memory)
         watched = Cache(cache)
         alive_caches.append(weakref.ref(watched))
         counts["forward"] += 1
         counts["alive"] = max(counts["alive"], sum(ref() is not None for ref in alive_caches))
-        going_on = memory_next if len(memory_next) else np.zeros_like(memory)  # after the last segment nobody asks
-        return going_on, readout, watched
+        handed_on = memory_next if len(memory_next) else np.zeros_like(memory)  # after the last segment nobody asks
+        return handed_on, readout, watched
 
     def backward(dmemory_next, dreadout, cache):
         for name, array in (("dmemory_next", dmemory_next), ("dreadout", dreadout)):
             assert isinstance(array, np.ndarray), f"backward was given {type(array).__name__} as {name}; give an array"
-        return model.segment_backward(dmemory_next[: cache["segment"].going_on], dreadout, cache)
+        dmemory, grads, _ = model.segment_backward(dmemory_next[: cache["segment"].num_continuing], dreadout, cache)
+        return dmemory, grads
 
     def turn(z):
         counts["turn"] += 1
         assert isinstance(z, np.ndarray), f"turn was given {type(z).__name__}; add the readouts up to one array"
-        return replay.readout_loss(z, params, cfg, shard, rn.params.zero_grads(params))[2]
+        return replay.readout_loss(z, params, shard, replay.zero_gradients(params, phi_r))[2]
 
     inputs = [shard.segment(t) for t in range(cfg.num_segments)]
-    first = replay.first_memory(params, cfg, shard)
+    first = replay.first_memory(params, shard)
     return (params, cfg, tokens, labels), (first, inputs, forward, backward, turn), counts
 
 

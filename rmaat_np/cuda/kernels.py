@@ -105,7 +105,7 @@ def layer_norm_backward(dout, cache):
     return dx, sums[:width], sums[width:]
 
 
-def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=1.0, use_feedback=True):
+def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0, use_feedback=True):
     """`attention.astromorphic_attention_forward`.
 
     CuPy copies what is strided before it multiplies a batch, so the heads are not split: H is joined to one matrix of
@@ -115,17 +115,17 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
     xp = backend.xp
     batch, length, width = k.shape
     phi_q, _ = phi_forward(q)
-    cache = {"phi_q": phi_q, "mask": mask, "astro": features is not None, "alpha": alpha, "num_heads": num_heads}
+    cache = {"phi_q": phi_q, "mask": mask, "astro": phi_r is not None, "alpha": alpha, "num_heads": num_heads}
     (k, k_row), (v, v_row) = _evenly_spaced(k), _evenly_spaced(v)
-    slope, wrote, live_v = (xp.empty(k.shape, dtype=k.dtype) for _ in range(3))
-    optional = (k if x is None else xp.ascontiguousarray(x) for x in (features, mask))  # what is None is not read
-    arguments = *optional, slope, wrote, live_v, k.size, length, width, k_row, v_row
-    launch("write_forward", k.dtype, k.size, k, v, *arguments, int(features is not None), int(mask is not None))
+    slope, phi_k_plus_r, live_v = (xp.empty(k.shape, dtype=k.dtype) for _ in range(3))
+    optional = (k if x is None else xp.ascontiguousarray(x) for x in (phi_r, mask))  # what is None is not read
+    arguments = *optional, slope, phi_k_plus_r, live_v, k.size, length, width, k_row, v_row
+    launch("write_forward", k.dtype, k.size, k, v, *arguments, int(phi_r is not None), int(mask is not None))
 
-    product = wrote.swapaxes(1, 2) @ live_v  # (B, D, D): every head with every head
+    product = phi_k_plus_r.swapaxes(1, 2) @ live_v  # (B, D, D): every head with every head
     H = xp.empty((batch, num_heads, width // num_heads, width // num_heads), dtype=k.dtype)
     _own_blocks(product, H, num_heads / width)  # 1/m
-    cache |= {"slope_k": slope, "v": live_v, "wrote": wrote, "H": H, "feedback": use_feedback}
+    cache |= {"phi_k_unmasked": slope, "v": live_v, "phi_k_plus_r": phi_k_plus_r, "H": H, "feedback": use_feedback}
     if not use_feedback:
         y = phi_q @ _join_heads(H)
         return y, cache | {"y": y}
@@ -142,7 +142,9 @@ def astromorphic_attention_forward(q, k, v, features, mask, num_heads, *, alpha=
 def astromorphic_attention_backward(dy, cache):
     """`attention.astromorphic_attention_backward`."""
     xp, H, num_heads, mask = backend.xp, cache["H"], cache["num_heads"], cache["mask"]
-    phi_q, wrote, v, slope = contiguous(cache["phi_q"], cache["wrote"], cache["v"], cache["slope_k"])
+    phi_q, phi_k_plus_r, v, slope = contiguous(
+        cache["phi_q"], cache["phi_k_plus_r"], cache["v"], cache["phi_k_unmasked"]
+    )
     batch, length, width = v.shape
     (dread,), G, total = contiguous(dy), cache.get("G"), v
     if cache["feedback"]:
@@ -154,14 +156,14 @@ def astromorphic_attention_backward(dy, cache):
     product = phi_q.swapaxes(1, 2) @ dread  # dH, and dG^T beside it
     dH = xp.empty_like(H)
     _own_blocks(product, dH, num_heads / width)
-    dphi_k, dv = v @ _join_heads(dH, transposed=True), wrote @ _join_heads(dH)
-    dfeatures = dphi_k.sum(axis=0) if cache["astro"] else None
+    dphi_k, dv = v @ _join_heads(dH, transposed=True), phi_k_plus_r @ _join_heads(dH)
+    dphi_r = dphi_k.sum(axis=0) if cache["astro"] else None
 
     dkv = xp.empty((batch, length, 2 * width), dtype=dy.dtype)
     arguments = dphi_k, dv, slope, v if mask is None else xp.ascontiguousarray(mask), product, total, dkv, v.size
     sizes = length, width, num_heads, float(cache["alpha"]), int(cache["feedback"]), int(mask is not None)
     launch("write_backward", dy.dtype, v.size, *arguments, *sizes)
-    return phi_backward(dphi_q, {"phi": phi_q}), dkv, dfeatures
+    return phi_backward(dphi_q, {"phi": phi_q}), dkv, dphi_r
 
 
 def _evenly_spaced(x):

@@ -88,8 +88,8 @@ def test_dropout_masks_are_those_of_numpy():
     for name in ("numpy", "cupy"):
         backend.use(name)
         rows = backend.to_device(np.arange(3, dtype=np.uint32))
-        key = dropout.DropoutKey(rate=0.3, seed=2**40 + 1, step=2, segment=1, rows=rows)
-        masks.append(backend.to_host(dropout.dropout_mask(key, 1, "attention", (3, 1001), np.float32)))
+        key = dropout.DropoutKey(rate=0.3, seed=2**40 + 1, step=2, segment=1, rows=rows, layer=1)
+        masks.append(backend.to_host(dropout.dropout_mask(key, "attention", (3, 1001), np.float32)))
     np.testing.assert_array_equal(*masks)
 
 

@@ -17,8 +17,8 @@ PAIRS |= {
     "wide attention": pair_of(
         attention,
         "astromorphic_attention",
-        WIDE | {"features": np.random.default_rng(1).random((70, 80))},
-        lambda dq, dkv, dfeatures: {"q": dq, "k": dkv[:, :, :80], "v": dkv[:, :, 80:], "features": dfeatures},
+        WIDE | {"phi_r": np.random.default_rng(1).random((70, 80))},
+        lambda dq, dkv, dphi_r: {"q": dq, "k": dkv[:, :, :80], "v": dkv[:, :, 80:], "phi_r": dphi_r},
         mask=MASK,
         num_heads=2,
         alpha=0.7,

@@ -302,5 +302,5 @@ def check_masks(rate=0.3, size=20000):
 def mask_of(part, rate, size, dtype=np.float64):
     """The mask (1, size) of one sequence."""
     rows = np.array([part["row"]], dtype=np.uint32)
-    key = dropout.DropoutKey(rate, part["seed"], part["step"], part["segment"], rows)
-    return dropout.dropout_mask(key, part["layer"], part["site"], (1, size), dtype)
+    key = dropout.DropoutKey(rate, part["seed"], part["step"], part["segment"], rows, part["layer"])
+    return dropout.dropout_mask(key, part["site"], (1, size), dtype)

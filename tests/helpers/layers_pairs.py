@@ -4,21 +4,22 @@ import numpy as np
 from helpers.checks import CFG, CONFIGS, KEY, Pair, normal, on_device, pair_of, random_params
 
 from rmaat_np import dropout, layers, model
+from rmaat_np.params import block_params
 
 TOKENS = np.array([[1, 4, 1], [0, 1, 2]])  # 1 three times, 3 never
 LABELS = np.array([2, 0, 2, 1])
 
 
-def mlp_pair(key):
+def mlp_pair(dropout_key):
     """The feed-forward layer: gradients of x and of its parameters."""
-    params = {name: p for name, p in random_params(CFG).items() if name.startswith("blocks.1.mlp.")}
+    params = {name: p for name, p in block_params(random_params(CFG), 1).items() if name.startswith("mlp.")}
 
     def backward(douts, cache):
-        dx, grads = model.mlp_backward(*douts, cache, 1)
+        dx, grads = model.mlp_backward(*douts, cache)
         return grads | {"x": dx}
 
     def forward(inputs):
-        out, cache = model.mlp_forward(inputs["x"], inputs, 1, on_device(key))
+        out, cache = model.mlp_forward(inputs["x"], inputs, on_device(dropout_key))
         return (out,), cache
 
     return Pair(normal(x=(2, 3, 4)) | params, forward, backward)
@@ -46,8 +47,8 @@ PAIRS = {
     "relu": pair_of(layers, "relu", normal(x=(3, 7))),
     "embedding": pair_of(layers, "embedding", normal(table=(5, 4)), tokens=TOKENS),
     "softmax cross-entropy": pair_of(layers, "softmax_cross_entropy", normal(logits=(4, 3)), labels=LABELS, weight=0.3),
-    "dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), key=KEY, layer=1, site="attention"),
-    "no dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), key=None, layer=1, site="attention"),
+    "dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=KEY, site="attention"),
+    "no dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=None, site="attention"),
     "pair features": pair_of(model, "pair_features", normal(z=(6, 4))),
     "mlp": mlp_pair(None),
     "mlp with dropout": mlp_pair(KEY),

@@ -6,6 +6,7 @@ import numpy as np
 from helpers.checks import CFG, KEY, Pair, normal, on_device, pair_of, random_params
 
 from rmaat_np import backend, memory, model, replay
+from rmaat_np.plasticity import RETENTION_MODES
 from rmaat_np.segments import Segment
 
 FACTOR = np.array([0.25, 1.0, 0.6])[:, None, None]
@@ -14,15 +15,15 @@ WHOLE = [[1, 1, 2], [3, 4, 1], [2, 5, 6]]
 SHORT = [[1, 0], [3, 4], [2, 5]]
 
 
-def segment_pair(tokens, going_on, key=None, t=1, **switches) -> Pair:
-    """A segment: gradients of the memory that it got, of the features and of every parameter that it reads."""
+def segment_pair(tokens, num_continuing, dropout_key=None, t=1, **switches) -> Pair:
+    """A segment: gradients of the memory that it got, of phi(R) of each layer, and of every parameter that it reads."""
     cfg, tokens = replace(CFG, **switches), np.array(tokens)
     batch, M = len(tokens), cfg.num_memory
     unread = ("head.", "memory.init", "rel.weight")
     params = {name: p for name, p in random_params(cfg).items() if not any(part in name for part in unread)}
-    names = [f"blocks.{layer}.attn.rel.features" for layer in range(cfg.num_layers)] if cfg.astro else []
+    names = [f"phi_r {layer}" for layer in range(cfg.num_layers)] if cfg.astro else []
     rng = np.random.default_rng(6)
-    features = {name: rng.random((M + cfg.segment_length, cfg.d_model)) for name in names}
+    phi_r = {name: rng.random((M + cfg.segment_length, cfg.d_model)) for name in names}
     mask = np.concatenate([np.ones((batch, M)), tokens != 0], axis=1)[:, :, None]
 
     def forward(inputs):
@@ -31,29 +32,30 @@ def segment_pair(tokens, going_on, key=None, t=1, **switches) -> Pair:
             index=t,
             tokens=on_device(tokens),
             mask=None if mask.all() else on_device(mask.astype(dtype)),
-            factor=on_device(FACTOR[:going_on].astype(dtype)),
-            going_on=going_on,
-            dropout=on_device(key),
+            factor=on_device(FACTOR[:num_continuing].astype(dtype)),
+            num_continuing=num_continuing,
+            dropout_key=on_device(dropout_key),
         )
-        layer_features = [inputs[name] for name in names]
-        *outs, cache = model.segment_forward(inputs, layer_features, cfg, segment, inputs["memory"])
+        layers_phi_r = [inputs[name] for name in names]
+        *outs, cache = model.segment_forward(inputs, layers_phi_r, cfg, segment, inputs["memory"])
         return tuple(outs), cache
 
     def backward(douts, cache):
-        dmemory, segment_grads = model.segment_backward(*douts, cache)
-        shapes = {name: p.shape for name, p in (params | features).items()}
-        grads = {name: backend.xp.zeros(shape, dtype=dmemory.dtype) for name, shape in shapes.items()}
-        replay.add_segment_grads(grads, segment_grads, t)
-        return grads | {"memory": dmemory}
+        xp = backend.xp
+        dmemory, segment_grads, dphi_r = model.segment_backward(*douts, cache)
+        zeros = {name: xp.zeros(p.shape, dtype=dmemory.dtype) for name, p in (params | phi_r).items()}
+        grads = replay.Gradients({name: zeros[name] for name in params}, [zeros[name] for name in names])
+        replay.add_segment_grads(grads, segment_grads, dphi_r, t)
+        return grads.params | dict(zip(names, grads.phi_r, strict=True)) | {"memory": dmemory}
 
-    return Pair(params | features | normal(memory=(batch, M, cfg.d_model)), forward, backward)
+    return Pair(params | phi_r | normal(memory=(batch, M, cfg.d_model)), forward, backward)
 
 
 MEMORIES = normal(memory=(3, 2, 4), written=(3, 2, 4))
-UPDATES = {mode: pair_of(memory, "memory_update", MEMORIES, factor=FACTOR, mode=mode) for mode in memory.KEEPS_OLD}
+UPDATES = {mode: pair_of(memory, "memory_update", MEMORIES, factor=FACTOR, mode=mode) for mode in RETENTION_MODES}
 PAIRS = {
     **{f"update {mode}": pair for mode, pair in UPDATES.items()},
-    **{f"segment {mode}": segment_pair(PADDED, 2, retention=mode) for mode in memory.KEEPS_OLD},
+    **{f"segment {mode}": segment_pair(PADDED, 2, retention=mode) for mode in RETENTION_MODES},
     "segment, all go on": segment_pair(WHOLE, 3),
     "segment, none goes on": segment_pair(PADDED, 0),
     "segment, short": segment_pair(SHORT, 1),

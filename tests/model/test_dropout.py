@@ -22,11 +22,11 @@ def test_any_size_begins_the_same_mask(size):
 def test_a_mask_is_the_same_each_time_and_in_each_batch():
     """Whatever other sequences are computed with it, and in whatever order."""
     rows = np.array([4, 0, 9, 2], dtype=np.uint32)
-    key = dropout.DropoutKey(0.4, 1, 2, 3, rows)
-    together = dropout.dropout_mask(key, 1, "feed_forward", (4, 5, 6), np.float64)
+    key = dropout.DropoutKey(0.4, 1, 2, 3, rows, 1)
+    together = dropout.dropout_mask(key, "feed_forward", (4, 5, 6), np.float64)
     for row, mask in zip(rows, together, strict=True):
-        alone = dropout.DropoutKey(0.4, 1, 2, 3, np.array([row], dtype=np.uint32))
-        check_same(dropout.dropout_mask(alone, 1, "feed_forward", (1, 5, 6), np.float64), mask[None])
+        alone = dropout.DropoutKey(0.4, 1, 2, 3, np.array([row], dtype=np.uint32), 1)
+        check_same(dropout.dropout_mask(alone, "feed_forward", (1, 5, 6), np.float64), mask[None])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -40,8 +40,8 @@ def test_masks_do_not_depend_on_the_shards(size):
         found = {}
         for shard in segments.cut_shards(sequences, labels, cfg, np.float64, size, dropout=(3, 5)):
             for t in range(shard.num_segments):
-                key = shard.segment(t).dropout
-                mask = dropout.dropout_mask(key, 0, "embedding", (len(key.rows), 6), np.float64)
+                key = shard.segment(t).dropout_key
+                mask = dropout.dropout_mask(key, "embedding", (len(key.rows), 6), np.float64)
                 found |= {(int(row), t): values.tolist() for row, values in zip(key.rows, mask, strict=True)}
         return found
 
@@ -52,10 +52,10 @@ def test_masks_do_not_depend_on_the_shards(size):
 
 def test_rate_0_is_the_identity():
     x = np.random.default_rng(0).standard_normal((2, 3, 4))
-    out, cache = dropout.dropout_forward(x, None, 0, "embedding")
+    out, cache = dropout.dropout_forward(x, None, "embedding")
     assert out is x and dropout.dropout_backward(x, cache) is x
     key = dropout.DropoutKey(0.0, 1, 2, 3, KEY.rows)
-    check_same(dropout.dropout_forward(x, key, 0, "embedding")[0], x)
+    check_same(dropout.dropout_forward(x, key, "embedding")[0], x)
     params = random_params(CFG)
     check_same(run_step(CFG, params=params), rn.loss_and_grads(params, CFG, *ragged_batch(CFG)))
 
@@ -73,7 +73,7 @@ def test_dropout_acts_only_with_a_seed_and_a_step():
 
 def test_backward_makes_the_mask_of_forward():
     x = np.ones((2, 3, 4))
-    out, cache = dropout.dropout_forward(x, KEY, 1, "attention")
+    out, cache = dropout.dropout_forward(x, KEY, "attention")
     np.testing.assert_array_equal(dropout.dropout_backward(x, cache), out)
     assert not any(isinstance(value, np.ndarray) for value in cache.values())
 
@@ -82,9 +82,9 @@ def test_every_site_of_every_layer_drops_out(monkeypatch):
     seen = set()
     original = dropout.dropout_mask
 
-    def recorded(key, layer, site, shape, dtype):
-        seen.add((key.segment, layer, site))
-        return original(key, layer, site, shape, dtype)
+    def recorded(key, site, shape, dtype):
+        seen.add((key.segment, key.layer, site))
+        return original(key, site, shape, dtype)
 
     monkeypatch.setattr(dropout, "dropout_mask", recorded)
     cfg = CONFIGS["dropout"]

@@ -45,8 +45,8 @@ def test_the_hash_of_a_word():
 
 @pytest.mark.parametrize(("seed", "step", "segment", "layer", "site", "rate"), MASKS)
 def test_dropout_masks(seed, step, segment, layer, site, rate):
-    key = dropout.DropoutKey(rate, seed, step, segment, np.array([0, 1, 5], dtype=np.uint32))
-    mask = dropout.dropout_mask(key, layer, site, (3, 4, 5), "float64")
+    key = dropout.DropoutKey(rate, seed, step, segment, np.array([0, 1, 5], dtype=np.uint32), layer)
+    mask = dropout.dropout_mask(key, site, (3, 4, 5), "float64")
     assert np.packbits(mask.ravel() > 0).tobytes().hex() == MASKS[seed, step, segment, layer, site, rate]
     np.testing.assert_allclose(mask.max(), 65536 / (65536 - round(rate * 65536)), **EXACT)
 

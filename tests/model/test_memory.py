@@ -37,12 +37,14 @@ def test_a_factor_of_1_replaces_the_memory_and_a_small_one_keeps_it():
 
 
 def test_only_sequences_that_go_on_have_memory_and_only_those_that_end_are_read_out():
-    for going_on in range(4):
-        pair = segment_pair(WHOLE, going_on)
+    for num_continuing in range(4):
+        pair = segment_pair(WHOLE, num_continuing)
         (memory_next, readout), cache = pair.forward(pair.inputs)
-        assert memory_next.shape == (going_on, 2, 4) and readout.shape == (3 - going_on, 4)
+        assert memory_next.shape == (num_continuing, 2, 4) and readout.shape == (3 - num_continuing, 4)
         written = cache["memory_norm"]["xhat"].reshape(3, 2, 4) * pair.inputs["memory.norm.gain"]
         written += pair.inputs["memory.norm.bias"]
-        np.testing.assert_allclose(readout, written[going_on:].mean(axis=1), rtol=1e-12)
-        old = pair.inputs["memory"][:going_on]
-        np.testing.assert_allclose(memory_next, old + FACTOR[:going_on] * (written[:going_on] - old), rtol=1e-12)
+        np.testing.assert_allclose(readout, written[num_continuing:].mean(axis=1), rtol=1e-12)
+        old = pair.inputs["memory"][:num_continuing]
+        np.testing.assert_allclose(
+            memory_next, old + FACTOR[:num_continuing] * (written[:num_continuing] - old), rtol=1e-12
+        )

@@ -110,3 +110,30 @@ def test_memory_starts_the_same_for_all_and_then_differs():
 def test_wrong_options_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         rn.loss_and_grads(random_params(CFG), CFG, *ragged_batch(CFG), **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda params: params.pop("head.bias"), "params lacks parameter head.bias"),
+        (lambda params: params.update(extra=params["head.bias"]), "params has a surplus parameter extra"),
+        (lambda params: params.update({"head.bias": params["memory.init"]}), "head.bias has shape"),
+        (lambda params: params.update({"head.bias": [0.0] * CFG.num_classes}), "head.bias has shape"),
+        (lambda params: params.update({"head.bias": params["head.bias"].astype("float32")}), "head.bias is float32"),
+        (lambda params: params.update({name: p.astype("float16") for name, p in params.items()}), "is float16"),
+    ],
+)
+def test_parameters_of_another_model_are_refused(change, message):
+    """Before, they gave wrong numbers without a word, or an error from deep inside."""
+    params = rn.init_params(CFG, dtype="float64")
+    change(params)
+    tokens, labels = ragged_batch(CFG)
+    for call in (lambda: rn.predict(params, CFG, tokens), lambda: rn.loss_and_grads(params, CFG, tokens, labels)):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_parameters_of_an_open_file_are_refused(tmp_path):
+    np.savez(tmp_path / "params.npz", **rn.init_params(CFG))
+    with np.load(tmp_path / "params.npz") as params, pytest.raises(InputError, match="dict"):
+        rn.loss_and_grads(params, CFG, *ragged_batch(CFG))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmaat_np.errors import InputError
-from rmaat_np.plasticity import MODES, MacroModel, ltp_curve, retention_factors, simulate, spatial_coupling
+from rmaat_np.plasticity import RETENTION_MODES, MacroModel, ltp_curve, retention_factors, simulate, spatial_coupling
 
 MODEL = MacroModel()
 CYCLES = 6
@@ -132,7 +132,7 @@ def test_too_few_segments_are_refused(arguments, named):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(InputError, match="mode is 'leaky'") as refusal:
         retention_factors(3, "leaky")
-    assert all(mode in str(refusal.value) for mode in MODES)
+    assert all(mode in str(refusal.value) for mode in RETENTION_MODES)
 
 
 def test_the_curve_that_all_share_cannot_be_changed():

@@ -73,7 +73,7 @@ BUGS = {
     ),
     "relu: slope 1 below 0": (layers.relu_backward, "> 0", "> -1", gradients("relu")),
     "embedding: repeated tokens counted once": (
-        layers.embedding_backward, "return one_hot.astype(dout.dtype) @ rows(dout)",
+        layers.embedding_backward, "return one_hot.astype(dout.dtype) @ flatten_rows(dout)",
         "out = xp.zeros(cache['shape']); out[cache['tokens']] += dout; return out", gradients("embedding"),
     ),
     "cross-entropy: weight missing": (
@@ -108,14 +108,18 @@ BUGS = {
     "attention: values' gradient not masked": (
         attention.astromorphic_attention_backward, "dv *= mask", "pass", gradients(ASTRO),
     ),
-    "attention: features' gradient of one sequence": (
+    "attention: phi(R)'s gradient of one sequence": (
         attention.astromorphic_attention_backward, "dphi_k.sum(axis=0)", "dphi_k[0]", gradients(ASTRO),
     ),
-    "attention: features' gradient averaged": (
+    "attention: phi(R)'s gradient averaged": (
         attention.astromorphic_attention_backward, "dphi_k.sum(axis=0)", "dphi_k.mean(axis=0)", whole("default"),
     ),
-    "attention layer: features' gradient dropped": (
-        model.attention_layer_backward, "dfeatures is not None", "False", whole("default"),
+    "phi(R): gradient of the first segment only": (
+        replay.add_segment_grads, "total[: gradient.shape[0]] += gradient", "total[: gradient.shape[0]] = gradient",
+        whole("default"),
+    ),
+    "phi(R): gradients of the layers mixed up": (
+        model.segment_backward, "dphi_r.insert(0, layer_dphi_r)", "dphi_r.append(layer_dphi_r)", whole("default"),
     ),
     "attention layer: queries' path to x dropped": (
         model.attention_layer_backward, "dx[:, : dx_q.shape[1]] += dx_q", "pass", gradients("attention layer"),
@@ -128,7 +132,7 @@ BUGS = {
         gradients("softmax mask, 5 queries"),
     ),
     "block: residual dropped, pre": (
-        model.block_backward, "dx[:, :queries] += dsum", "pass", gradients("block pre"),
+        model.block_backward, "dx[:, :num_queries] += dsum", "pass", gradients("block pre"),
     ),
     "block: residual dropped, post": (
         model.block_backward, "dnormed += dsum", "pass", gradients("block post"),
@@ -140,20 +144,21 @@ BUGS = {
         memory.memory_update_backward, "dmemory, factor *", "dmemory, 1.0 *", gradients("update scale"),
     ),
     "segment: path around the segment dropped": (
-        model.segment_backward, "dmemory[:going_on] += dmemory_kept", "pass", gradients("segment integrate"),
+        model.segment_backward, "dmemory[: segment.num_continuing] += dmemory_kept", "pass",
+        gradients("segment integrate"),
     ),
     "segment: path around the segment dropped, whole model": (
-        model.segment_backward, "dmemory[:going_on] += dmemory_kept", "pass", whole("online"),
+        model.segment_backward, "dmemory[: segment.num_continuing] += dmemory_kept", "pass", whole("online"),
     ),
     "segment: mean over memory tokens forgotten": (
-        model.segment_backward, "dreadout[:, None] / M", "dreadout[:, None]", gradients("segment integrate"),
+        model._readout_backward, "dreadout[:, None] / M", "dreadout[:, None]", gradients("segment integrate"),
     ),
     "segment: wrong rows read out": (
-        model.segment_forward, "written[going_on:].mean", "written[: len(written) - going_on].mean",
+        model.segment_forward, "written[going:].mean", "written[: len(written) - going].mean",
         gradients("segment integrate"),
     ),
     "segment: mask not applied to the readout's gradient": (
-        model.segment_backward, "dout * segment.mask[:, M:]", "dout * 1.0", gradients("segment, mean"),
+        model._readout_backward, "dout * segment.mask[:, M:]", "dout * 1.0", gradients("segment, mean"),
     ),
     "segment: memory cut off between segments": (
         model.segment_backward, "dmemory, dembedded = dx[:, :M],", "dmemory, dembedded = dx[:, :M] * 0,",
@@ -163,8 +168,8 @@ BUGS = {
         model.pair_features_backward, "- ddifference", "+ ddifference", gradients("pair features"),
     ),
     "shard: other sequences read out than end": (
-        segments.Shard.read_out, "self.live[t + 1] if self.cfg.pooling == \"memory\" else 0, self.live[t]",
-        "self.live[t] - self.live[t + 1]", whole("default", check_alone),
+        segments.Shard.read_out, "self.num_active[t + 1] if self.cfg.pooling == \"memory\" else 0, self.num_active[t]",
+        "self.num_active[t] - self.num_active[t + 1]", whole("default", check_alone),
     ),
     "shard: positions not unsorted on the way back": (
         replay.readout_loss, "dz[shard.positions] = ", "dz[...] = ", whole("pair"),
@@ -189,7 +194,7 @@ BUGS = {
         replay.readout_loss, "dz /= shard.token_counts", "pass", whole("mean"),
     ),
     "segments' gradients not added": (
-        replay.add_segment_grads, "total += gradient", "total[...] = gradient", whole("default"),
+        replay.add_segment_grads, "        total += gradient", "        total[...] = gradient", whole("default"),
     ),
     "segment embedding: gradient to the first": (
         replay.add_segment_grads, "total = total[segment]", "total = total[0]", whole("default"),
@@ -198,9 +203,8 @@ BUGS = {
         replay.add_first_memory_grad, "dmemory.sum(axis=0)", "dmemory.mean(axis=0)", whole("default"),
     ),
     "AMRB: replays without dropout": (
-        replay.amrb, "features, cfg, shard.segment(t), memory)\n            nbytes",
-        "features, cfg, __import__('dataclasses').replace(shard, dropout=None).segment(t), memory)\n            nbytes",
-        EQUAL,
+        replay.amrb, "shard.segment(t), memory)\n            ledger",
+        "__import__('dataclasses').replace(shard, dropout=None).segment(t), memory)\n            ledger", EQUAL,
     ),
     "AMRB: replays from a rounded memory": (
         replay.amrb, "memory = buffer.pop()", "memory = buffer.pop().astype('float16').astype('float64')", EQUAL,
@@ -209,13 +213,16 @@ BUGS = {
         replay.amrb, "segment_backward(dmemory, ", "segment_backward(dmemory * 0, ", whole("default"),
     ),
     "AMRB: keeps every cache": (replay.amrb, "> budget:", "> 10**9:", ALLOCATED),
-    "AMRB: a name keeps the last cache alive, forward": (replay.amrb, "del cache  #", "pass  #", ALLOCATED),
+    "AMRB: a name keeps the last cache alive, forward": (
+        replay.amrb, "memory, readout, kept[t] = segment", "memory, readout, kept[t] = same = segment", ALLOCATED,
+    ),
     "AMRB: a name keeps the last cache alive, backward": (
-        replay.amrb, "del cache\n        add", "add", ALLOCATED,
+        replay.amrb, "del cache, segment_grads", "del segment_grads", ALLOCATED,
     ),
     "dropout: key without the segment": (
-        dropout.dropout_mask, "key.segment, layer", "layer", check_masks,
+        dropout.dropout_mask, "key.segment, key.layer", "key.layer", check_masks,
     ),
+    "dropout: key without the layer": (dropout.dropout_mask, "key.layer, SITES", "SITES", check_masks),
     "dropout: key without the step": (dropout.dropout_mask, "key.step, ", "", check_masks),
     "dropout: key without the sequence": (
         dropout.dropout_mask, "(key.rows + ", "(key.rows * numpy.uint32(0) + ", check_masks,
@@ -224,7 +231,8 @@ BUGS = {
         segments._cut_sequences, "which.astype", "np.arange(len(which)).astype", whole("dropout", check_shards, 2),
     ),
     "dropout: backward draws another mask": (
-        dropout.dropout_backward, 'cache["layer"]', 'cache["layer"] + 1', gradients("dropout"),
+        dropout.dropout_backward, 'dropout_mask(cache["dropout_key"]',
+        'dropout_mask(__import__("dataclasses").replace(cache["dropout_key"], layer=1)', gradients("dropout"),
     ),
     "dropout: backward not scaled": (
         dropout.dropout_backward, "dout.dtype)", "dout.dtype).astype(bool)", gradients("mlp with dropout"),

@@ -47,7 +47,7 @@ def hooks():
             "blocks.0.attn.qkv.weight",
             1e38,
             "H of astromorphic_attention_forward, segment 1, layer 0",
-            ("attention.py:", "H = split_heads(wrote, num_heads).swapaxes(2, 3) @ split_heads(v, num_heads)"),
+            ("attention.py:", "H = split_heads(phi_k_plus_r, num_heads).swapaxes(2, 3) @ split_heads(v, num_heads)"),
         ),
         (
             "blocks.1.mlp.in.weight",
@@ -59,7 +59,7 @@ def hooks():
             "memory.norm.bias",
             2.5e38,
             "readout of segment_forward, segment ",  # 1; with two shards 3, the first shard's only readout
-            ("model.py:", "readout = written[going_on:].mean(axis=1)"),
+            ("model.py:", "readout = written[going:].mean(axis=1)"),
         ),
     ],
     ids=["forward", "backward", "between"],
