@@ -1,22 +1,24 @@
 """Astromorphic attention in linear time, softmax attention, and the quadratic-time reference of each.
 
-All functions take the projections Q, K, V with their heads side by side, and return the heads joined in the same way;
-the projections before and after belong to the block (`model.py`).
-B sequences, N rows (the first M of them memory tokens), Nq <= N of them with a query, h heads of width m, D = h m.
+All functions take the projections Q, K, V with their heads side by side. They return the heads joined in the same way.
+The projections before and after attention belong to the block (`model.py`).
+
+Symbols: B sequences; N rows, of which the first M are memory tokens; Nq <= N rows with a query; h heads of width m;
+D = h m.
 """
 
 from math import sqrt
 
 from . import backend
 
-# The least that a sum over phi(k) or a C counts as: they come to 0 when all rows are padding (M = 0) or phi underflows.
-# phi(Q) H need not be 0 there (H_astro), and the gradient has 1 / C^2 in it: with 1e-8 all stays finite in float32 for
-# q, k, v up to 1e4, with 1e-10 it did not. Below it C is not reached unless all q, or all k, of a head are near -20.
+# Lower bound of the normaliser C and of the sums over phi(k), which are 0 when every row is padding or phi underflows.
+# The gradient divides by C squared: for q, k, v up to 1e4, 1e-10 overflowed in float32, 1e-8 did not. C comes below the
+# bound only when all q, or all k, of a head are near -20.
 SMALLEST = 1e-8
 
 
 def split_heads(x, num_heads):
-    """View (B, N, h m) as (B, h, N, m); no copy, and matmul reads the strided view directly."""
+    """View (B, N, h m) as (B, h, N, m). Nothing is copied: matmul reads the strided view directly."""
     batch, length, width = x.shape
     return x.reshape(batch, length, num_heads, width // num_heads).swapaxes(1, 2)
 
@@ -56,9 +58,9 @@ def distance_decay(length, scale, dtype):
 
 
 def relative_features_forward(w, scale):
-    """phi(R), R = r Wrel: the positional features of H_astro. Computed once per step: R is the same for every batch.
+    """phi(R), R = r Wrel: the positional part of H_astro. R depends on no sequence: it is computed once per step.
 
-    Shapes: w (N, D), scale > 0 per row -> phi_r (N, D)
+    Shapes: w (N, D), the parameter attn.rel.weight; scale > 0, the decay of r per row -> phi_r (N, D)
     Cache: r, and phi's cache.
     """
     decay = distance_decay(w.shape[0], scale, w.dtype)
@@ -67,12 +69,15 @@ def relative_features_forward(w, scale):
 
 
 def relative_features_backward(dphi_r, cache):
-    """Gradient of phi(r Wrel); r is symmetric, so r^T = r. Shapes: dphi_r (N, D) -> dw (N, D)."""
+    """Gradient of phi(r Wrel). r is symmetric, so r^T = r.
+
+    Shapes: dphi_r (N, D), the sum over the batch and all segments -> dw (N, D)
+    """
     return cache["decay"] @ phi_backward(dphi_r, cache["phi"])
 
 
 def head_indicator(num_heads, width, dtype):
-    """E: 1 where a column belongs to a head, else 0. x @ E^T sums x inside each head, P @ E repeats P over a head.
+    """E: 1 where a column belongs to a head, else 0. x @ E^T sums x inside each head. P @ E repeats P over a head.
 
     Shapes: -> (h, D)
     """
@@ -84,12 +89,13 @@ def head_indicator(num_heads, width, dtype):
 def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0, use_feedback=True):
     """STP attention in write and read mode, O(N) per head (arXiv:2601.00426; 2312.10925).
 
-    write: H = 1/m (phi(K) + phi(R))^T V = H_neuron + H_astro;  g = (sum_t phi(k_t))^alpha
+    write: H_neuron = 1/m phi(K)^T V;  H_astro = 1/m phi(R)^T V;  H = H_neuron + H_astro;  g = (sum_t phi(k_t))^alpha
     read:  C = phi(Q) g;  P = 1 / C;  Y = (phi(Q) H) * P, one P per row (decided)
+    H_neuron and H_astro are one product, (phi(K) + phi(R))^T V.
 
     Shapes: q (B, Nq, D); k, v (B, N, D); phi_r (N, D), or None without H_astro; mask (B, N, 1), 1 live and
         0 padding, or None when nothing is padded -> y (B, Nq, D)
-    Cache: phi(Q), phi(K), V after masking, H, G, P, Y. C > 0 but where every row is padding, or phi underflows.
+    Cache: phi(Q), phi(K) before masking for its slope, phi(K) + phi(R), V after masking, H, G, P, Y.
     """
     if backend.kernels:
         options = {"alpha": alpha, "use_feedback": use_feedback}
@@ -121,7 +127,9 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
 def astromorphic_attention_backward(dy, cache):
     """Gradient of STP attention: read mode first, then write mode.
 
-    Shapes: dy (B, Nq, D) -> dq (B, Nq, D), dkv (B, N, 2D) with dk and dv side by side, dphi_r (N, D) or None
+    The gradient of H_astro is the part of dphi_k that is summed into dphi_r: phi(K) and phi(R) enter H as one sum.
+
+    Shapes: dy (B, Nq, D) -> dq (B, Nq, D); dkv (B, N, 2D), dk and dv side by side; dphi_r (N, D), None without H_astro
     """
     if backend.kernels:
         return backend.kernels.astromorphic_attention_backward(dy, cache)
@@ -141,7 +149,8 @@ def astromorphic_attention_backward(dy, cache):
     dH *= num_heads / width  # H = 1/m (phi(K) + phi(R))^T V
     xp.matmul(split_heads(cache["v"], num_heads), dH.swapaxes(2, 3), out=split_heads(dphi_k, num_heads))
     xp.matmul(split_heads(cache["phi_k_plus_r"], num_heads), dH, out=split_heads(dv, num_heads))
-    dphi_r = dphi_k.sum(axis=0) if cache["astro"] else None  # phi(R) is the same for the whole batch
+    # so far dphi_k is the gradient of phi(K) + phi(R); phi(R) is the same for the whole batch
+    dphi_r = dphi_k.sum(axis=0) if cache["astro"] else None
     if cache["feedback"]:
         # Y = read / C, so dC = -(dY . Y) / C inside each head
         dC = xp.einsum("bnhm,bnhm->bnh", *(x.reshape(x.shape[:2] + (num_heads, -1)) for x in (dy, cache["y"])))
@@ -161,7 +170,7 @@ def astromorphic_attention_backward(dy, cache):
 
 
 def astromorphic_attention_quadratic(q, k, v, phi_r, mask, num_heads, *, alpha=1.0, use_feedback=True):
-    """The same function from its Nq x N weights, for tests and for reading: no H, every query meets every key.
+    """The same function from its Nq x N weights, for tests and for reading: without H, every query meets every key.
 
     y_i = P_i / m * sum_j phi(q_i) . (phi(k_j) + phi(r_j)) v_j,   P_i = 1 / (phi(q_i) . g)
 

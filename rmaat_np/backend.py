@@ -6,12 +6,15 @@ Tokens, labels and lengths stay on the host; `to_device` moves them over once pe
 
 import os
 from contextlib import contextmanager
+from typing import Any
 
 import numpy
 
-xp = numpy
+xp: Any = numpy
 name = "numpy"
-kernels = None  # with CuPy the module `cuda.kernels`: a chain of operations is one launch; the plain code is its twin
+kernels: Any = (
+    None  # with CuPy the module `cuda.kernels`: a chain of operations is one launch; the plain code is its twin
+)
 
 
 class BackendError(RuntimeError):
@@ -81,7 +84,7 @@ def to_device(array):
     return xp.asarray(array)
 
 
-def to_host(array) -> numpy.ndarray:
+def to_host(array) -> Any:
     """Copy a device array to the host (this waits for the device); with NumPy, the array itself."""
     return array if isinstance(array, numpy.ndarray | numpy.generic) else xp.asnumpy(array)
 

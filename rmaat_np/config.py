@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy
 
@@ -109,14 +110,20 @@ def check_fields(record, at_least: dict, choices: dict) -> None:
             raise InputError(f"{name} is {getattr(record, name)!r}, but it must be one of {', '.join(allowed)}")
 
 
-def convert_value(name: str, value, kind: type):
+def check_count(name: str, value, least: int) -> None:
+    """Refuse what is no whole number of at least `least`. Raises: InputError naming the argument."""
+    if convert_value(name, value, int) < least:
+        raise InputError(f"{name} is {value}, but it must be at least {least}")
+
+
+def convert_value(name: str, value, kind):
     """The value as Python's own type `kind`: int, float, bool, str or dict. An int may stand for a float.
 
     Raises: InputError naming the field, for a value of another type.
     """
     if isinstance(value, numpy.generic):
         value = value.item()
-    accepted = (int, float) if kind is float else kind
+    accepted: Any = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a table"}[kind]
         raise InputError(f"{name} is {value!r}, but it must be {wanted}")

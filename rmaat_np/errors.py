@@ -26,5 +26,5 @@ def write_error(path: Path, error: OSError) -> WriteError:
         errno.EACCES: f"make {path.parent} writable",
         errno.EROFS: f"make {path.parent} writable",
         errno.EISDIR: "there is a folder of that name",
-    }.get(error.errno, "free space")
+    }.get(error.errno or 0, "free space")
     return WriteError(f"{path}: cannot be written ({error.strerror or error}); {remedy}, or choose another folder")

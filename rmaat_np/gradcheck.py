@@ -30,7 +30,7 @@ def numerical_gradient(function, x, h: float = STEP):
 def directional_derivative(function, params: dict, direction: dict, h: float = STEP) -> float:
     """Central difference of a scalar function of a parameter dict along a direction (some or all of its keys).
 
-    The sum of gradient * direction must equal it: one pair of evaluations checks every parameter at once.
+    The sum of gradient * direction must equal it. So one pair of evaluations checks every parameter at once.
     """
     ends = [function(params | {name: params[name] + s * h * d for name, d in direction.items()}) for s in (1, -1)]
     return float((ends[0] - ends[1]) / (2 * h))

@@ -1,7 +1,7 @@
 """The common operations of the model, each as a forward/backward pair.
 
-Every pair follows one pattern: `out, cache = op_forward(...)` and `op_backward(dout, cache)`, which returns the
-gradients in the order of the forward arguments. Nothing is changed in place but arrays that the operation made.
+Every pair follows one pattern: `out, cache = op_forward(...)` and `op_backward(dout, cache)`. The backward function
+returns the gradients in the order of the forward arguments. An operation writes only into arrays that it made itself.
 """
 
 from math import pi, prod, sqrt
@@ -21,8 +21,8 @@ def flatten_rows(x):
 def sum_rows(x):
     """Sum over all axes but the last, (..., D) -> (D,), as a product with ones.
 
-    Both faster and more exact in float32 than NumPy's sum(axis=0), which adds one row after the other. CuPy's does not,
-    and a product would be rounded to TF32 where that is allowed.
+    The product is faster than NumPy's sum(axis=0). It is also more exact in float32, because sum(axis=0) adds one row
+    after the other. CuPy's sum does not, and where TF32 is allowed a product would be rounded to it.
     """
     x = flatten_rows(x)
     if backend.kernels:
@@ -31,9 +31,10 @@ def sum_rows(x):
 
 
 def row_blocks(x):
-    """Slices of the rows of x that stay in a core's cache through a chain of passes; on a GPU one slice of all.
+    """Slices of the rows of x that are small enough for the processor's cache; on a GPU one slice of all.
 
-    gelu has 8 passes forward and 9 back: in blocks they took 30 % and 40 % less time at width 512, and changed no bit.
+    A chain of passes over one slice finds its data there. gelu has 8 passes forward and 9 back: in slices they took
+    30 % and 40 % less time at width 512. No bit changes.
 
     Shapes: x (R, D) -> slices of about 65,536 / D rows
     """
@@ -112,7 +113,7 @@ def gelu_forward(x):
     """out = x s, s = (1 + tanh(u)) / 2, u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form (arXiv:1606.08415).
 
     Shapes: x (...) -> out (...)
-    Cache: s beside x; to rebuild it would cost backward one more tanh.
+    Cache: s beside x. To rebuild s would cost backward one more tanh.
     """
     if backend.kernels:
         return backend.kernels.gelu_forward(x)
@@ -179,8 +180,8 @@ def embedding_forward(tokens, table):
 def embedding_backward(dout, cache):
     """Gradient of the table: each of its rows sums the rows of dout that read it.
 
-    A product with the one-hot matrix: deterministic on the GPU too (atomic scatter-adds are not), and several times
-    faster than numpy.add.at. `dtable[tokens] += dout` would count a repeated token once.
+    It is a product with the one-hot matrix. On a GPU its sums have a fixed order, which atomic scatter-adds have not.
+    On a CPU it is several times faster than numpy.add.at. `dtable[tokens] += dout` would count a repeated token once.
 
     Shapes: dout (..., D) -> dtable (V, D)
     """
@@ -190,10 +191,10 @@ def embedding_backward(dout, cache):
 
 
 def softmax_cross_entropy_forward(logits, labels, weight):
-    """loss = weight * sum_b -log softmax(logits_b)[label_b]; with weight = 1 / batch, the batch's mean.
+    """loss = weight * sum_b -log softmax(logits_b)[label_b]. With weight = 1 / batch it is the batch's mean.
 
     Shapes: logits (B, C), labels (B) ints in 0 .. C-1, weight a float -> loss ()
-    Cache: the probabilities; the gradient is their difference from the one-hot labels.
+    Cache: the probabilities, whose difference from the one-hot labels is the gradient.
     """
     xp = backend.xp
     shifted = logits - logits.max(axis=-1, keepdims=True)  # exp cannot overflow

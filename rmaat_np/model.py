@@ -191,7 +191,8 @@ def segment_backward(dmemory_next, dreadout, cache):
         dphi_r: for each layer (M + n, D), empty without H_astro
     """
     cfg, segment = cache["cfg"], cache["segment"]
-    M, dphi_r = cfg.num_memory, []
+    M = cfg.num_memory
+    dphi_r: list = []
     dx, dmemory_kept, grads = _readout_backward(dmemory_next, dreadout, cache)
     for layer in reversed(range(cfg.num_layers)):
         dx, block_grads, layer_dphi_r = block_backward(dx, cache["blocks"][layer])

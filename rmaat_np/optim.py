@@ -1,4 +1,4 @@
-"""AdamW, clipping by the global norm, and the learning rate's schedule. No step of it waits for the device."""
+"""AdamW, clipping by the global norm, and the schedule of the learning rate. Nothing here waits for the device."""
 
 from math import cos, pi
 
@@ -13,7 +13,7 @@ def adamw_init(params: dict) -> dict:
 
 
 def global_norm(grads: dict):
-    """sqrt of the sum of the squares of all gradients. -> () on the device, not yet waited for."""
+    """The square root of the sum of the squares of all gradients. -> () on the device, not yet waited for"""
     if backend.kernels:
         return backend.kernels.global_norm(grads)
     xp = backend.xp
@@ -30,8 +30,12 @@ def adamw_step(
         m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
         p = p - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + 1e-8) + weight_decay p)
 
-    Changes params and state in place. Decay acts on arrays named .weight; embeddings, gains and biases keep their size.
-    Shapes: step: 0 for the first; norm: the global norm, if it is at hand -> norm () before clipping
+    Changes params and state in place. Decay acts on arrays named .weight: embeddings, gains and biases do not decay.
+    It has eight parameters: a record around them would hide the symbols of the equation.
+
+    step: 0 for the first; lr > 0; weight_decay >= 0; clip_norm > 0
+    norm: the global norm of grads, if it is at hand; otherwise it is computed
+    Shapes: params, grads and both moments of state: the same names and shapes -> norm () before clipping
     """
     xp = backend.xp
     norm = global_norm(grads) if norm is None else norm
@@ -62,7 +66,7 @@ def adamw_step(
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up over `warmup` steps to the peak, then half a cosine down to 0 after the last of `steps`."""
+    """Learning rate of a step, 0 for the first: linear warm-up to the peak, then half a cosine to 0 after the last."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))

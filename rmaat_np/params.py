@@ -6,22 +6,23 @@ from math import sqrt
 import numpy as np
 
 from . import backend
-from .config import Config
+from .config import Config, check_count
 from .errors import InputError
 
 DTYPES = ("float32", "float64")
 
 
 def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
-    """Random parameters on the active backend; drawn on the host, so every backend starts from the same ones.
+    """Random parameters on the active backend. They are drawn on the host: every backend starts from the same ones.
 
     Shapes (D, F, L, M, S, V as in Config, N = M + L, C classes):
         embed.token (V, D); embed.position (L, D); embed.segment (S, D); memory.init (M, D); memory.norm.* (D);
         out.norm.* (D); blocks.i.norm1.*, norm2.* (D); attn.qkv (D, 3D); attn.rel (N, D); attn.out (D, D);
         mlp.in (D, F); mlp.out (F, D);
         head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
-    Raises: InputError for a dtype other than float32 or float64.
+    Raises: InputError for a negative seed, or a dtype other than float32 or float64.
     """
+    check_count("seed", seed, 0)
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}")
     rng = np.random.default_rng(seed)
@@ -36,12 +37,13 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
 
 
 def _shapes_and_stds(cfg: Config) -> dict:
+    """For every parameter its shape, and the standard deviation it is drawn with, or "zeros" or "ones"."""
     D, N, M = cfg.d_model, cfg.num_memory + cfg.segment_length, cfg.num_memory
-    spec = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
+    spec: dict = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
     if cfg.segment_embedding:
-        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")  # all segments alike at first (measured: README)
+        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")  # at first all segments are alike (measured: README)
     if M:
-        # half the tokens' std: what the first segments write is then heard over what was there (measured: README)
+        # half the std of embed.token: then the first segments' writing is not drowned by these (measured: README)
         spec |= {"memory.init": ((M, D), 0.25)} | _norm("memory.norm", D)
     if cfg.pooling == "mean":
         spec |= _norm("out.norm", D)
@@ -62,9 +64,10 @@ def _shapes_and_stds(cfg: Config) -> dict:
 
 
 def _attention_out_std(cfg: Config) -> float:
-    """A quarter of 1 / sqrt(D), made up for the scale of Y: H carries 1/m, and without P = 1/C Y sums over N rows.
+    """Standard deviation of attn.out.weight: a quarter of 1 / sqrt(D), divided by the scale of Y (decided).
 
-    A branch as large as the stream drowns the memory that the stream carries (measured: README). (decided)
+    H carries 1/m, so Y is smaller by 1/m. Without P = 1/C, Y is a sum over N rows. The quarter: an attention branch as
+    large as the residual stream drowns the memory that the stream carries (measured: README).
     """
     if cfg.attention == "softmax":
         scale_of_y = 1.0

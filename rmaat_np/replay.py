@@ -35,10 +35,10 @@ def bptt(params: dict, phi_r: list, shard: Shard, ledger: Ledger):
     dmemory = memory  # no sequence goes on after the last segment: (0, M, D)
     for t in reversed(range(shard.num_segments)):
         cache = caches.pop()
-        dmemory, *segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
-        add_segment_grads(grads, *segment_grads, t)
+        dmemory, segment_grads, dphi_r = segment_backward(dmemory, dz[shard.read_out(t)], cache)
+        add_segment_grads(grads, segment_grads, dphi_r, t)
         ledger.go_back(t, dmemory)
-        del cache, segment_grads  # or these names would keep both alive during the next segment
+        del cache, segment_grads, dphi_r  # or these names would keep all of it alive during the next segment
         ledger.drop(t)
     add_first_memory_grad(grads, dmemory)
     return loss, correct, grads
@@ -53,7 +53,8 @@ def amrb(params: dict, phi_r: list, shard: Shard, ledger: Ledger, budget: int = 
     Arguments and results as in `bptt`. Source: arXiv:2601.00426; memory replay arXiv:2010.06891.
     """
     memory, z = first_memory(params, shard), empty_readout(params, shard)
-    buffer, kept = [], {}
+    buffer: list = []
+    kept: dict[int, dict] = {}
     for t in range(shard.num_segments):
         while kept and ledger.caches + ledger.buffer > budget:  # before the next cache is built
             oldest = min(kept)
@@ -76,10 +77,10 @@ def amrb(params: dict, phi_r: list, shard: Shard, ledger: Ledger, budget: int = 
         else:
             _, _, cache = segment_forward(params, phi_r, shard.cfg, shard.segment(t), memory)
             ledger.build("replay", t, cache, memory)
-        dmemory, *segment_grads = segment_backward(dmemory, dz[shard.read_out(t)], cache)
-        add_segment_grads(grads, *segment_grads, t)
+        dmemory, segment_grads, dphi_r = segment_backward(dmemory, dz[shard.read_out(t)], cache)
+        add_segment_grads(grads, segment_grads, dphi_r, t)
         ledger.go_back(t, dmemory)
-        del cache, segment_grads  # or these names would keep both alive during the next replay
+        del cache, segment_grads, dphi_r  # or these names would keep all of it alive during the next replay
         ledger.drop(t)
     add_first_memory_grad(grads, dmemory)
     return loss, correct, grads

@@ -164,7 +164,7 @@ def cut_shards(sequences, labels, cfg: Config, dtype, size: int, dropout=None) -
     lengths = sequence_lengths(sequences)
     totals = -(-lengths // cfg.segment_length)  # T_b
     order = np.argsort(-totals.reshape(-1, documents).max(axis=1), kind="stable")
-    shards = []
+    shards: list[Shard] = []
     for start in range(0, len(order), size):
         examples = order[start : start + size]
         members = (examples[:, None] * documents + np.arange(documents)).ravel()  # the examples' sequences

@@ -7,7 +7,7 @@ from functools import partial
 
 from . import backend
 from .attention import relative_features_backward, relative_features_forward
-from .config import Config
+from .config import Config, check_count
 from .errors import InputError
 from .ledger import Event, Ledger
 from .model import segment_forward
@@ -33,6 +33,7 @@ def loss_and_grads(
 ):
     """Mean cross-entropy of a batch and its gradient for every parameter.
 
+    The parameters are those of the public interface, so there are ten.
     The batch is cut into shards that fit the processor's cache. Up to `workers` of them run side by side. Their
     gradients are added in the order of the shards, so the timing of threads changes nothing.
 
@@ -49,9 +50,8 @@ def loss_and_grads(
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
-    _check_workers(workers)
-    if replay_budget < 0:
-        raise InputError(f"replay_budget is {replay_budget}, but it must be at least 0 bytes")
+    check_count("workers", workers, 1)
+    check_count("replay_budget", replay_budget, 0)
     check_params(params, cfg)
     check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
@@ -76,7 +76,7 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n) -> logits (B, C)
     Raises: InputError for params of another configuration, and for tokens that the configuration does not admit.
     """
-    _check_workers(workers)
+    check_count("workers", workers, 1)
     check_params(params, cfg)
     check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
@@ -100,11 +100,6 @@ def prepare_phi_r(params: dict, cfg: Config) -> tuple[list, list]:
     names = [f"blocks.{layer}.attn.rel.weight" for layer in range(cfg.num_layers)]
     pairs = [relative_features_forward(params[name], cfg.position_scale) for name in names]
     return [phi_r for phi_r, _ in pairs], [cache for _, cache in pairs]
-
-
-def _check_workers(workers: int) -> None:
-    if workers < 1:
-        raise InputError(f"workers is {workers}, but it must be at least 1")
 
 
 def _run_shard(params, phi_r, method, replay_budget, observer, shard: Shard):

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
+from rmaat_np import init_params, loss_and_grads, predict
 from rmaat_np.config import Config
 from rmaat_np.errors import InputError
 
@@ -133,3 +135,29 @@ def test_defaults_are_the_documented_ones():
     assert (cfg.attention, cfg.norm, cfg.retention, cfg.pooling) == ("astromorphic", "pre", "integrate", "memory")
     assert (cfg.use_astro, cfg.use_feedback, cfg.segment_embedding, cfg.pair) == (True, True, True, False)
     assert (cfg.alpha, cfg.position_scale, cfg.dropout) == (1.0, 0.05, 0.0)
+
+
+def test_numpy_scalars_become_pythons():
+    """A float64 that stays one would silently turn float32 arithmetic into float64."""
+    numbers = {
+        "d_model": np.int64(8),
+        "alpha": np.float64(0.5),
+        "dropout": np.float32(0.25),
+        "use_astro": np.bool_(True),
+    }
+    cfg = Config(7, 3, num_heads=2, **numbers)
+    assert [type(getattr(cfg, name)) for name in numbers] == [int, float, float, bool]
+    params = init_params(cfg)
+    tokens, labels = np.ones((2, 5), dtype=int), np.zeros(2, dtype=int)
+    loss, grads, _ = loss_and_grads(params, cfg, tokens, labels)
+    assert loss.dtype == np.float32 and all(gradient.dtype == np.float32 for gradient in grads.values())
+
+
+@pytest.mark.parametrize("value", [1.5, "2", True, 0, -1, None, np.float64(1)])
+def test_arguments_that_count_are_whole_numbers(value):
+    cfg = Config(7, 3, d_model=8, num_heads=2)
+    with pytest.raises(InputError, match="workers is"):
+        predict(init_params(cfg), cfg, np.ones((2, 5), dtype=int), workers=value)
+    if value != 0:
+        with pytest.raises(InputError, match="seed is"):
+            init_params(cfg, seed=value)

@@ -217,7 +217,7 @@ BUGS = {
         replay.amrb, "memory, readout, kept[t] = segment", "memory, readout, kept[t] = same = segment", ALLOCATED,
     ),
     "AMRB: a name keeps the last cache alive, backward": (
-        replay.amrb, "del cache, segment_grads", "del segment_grads", ALLOCATED,
+        replay.amrb, "del cache, segment_grads, dphi_r", "del segment_grads, dphi_r", ALLOCATED,
     ),
     "dropout: key without the segment": (
         dropout.dropout_mask, "key.segment, key.layer", "key.layer", check_masks,
