@@ -106,7 +106,8 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(RuntimeError("no\nfont"), "no font"), (MemoryError(), "MemoryError"), (OSError(28, "full"), "full")]
+    ("error", "told"),
+    [(RuntimeError("no\nfont"), "no font"), (MemoryError(), "MemoryError"), (OSError(28, "full"), "full")],
 )
 def test_savefig_that_raises_is_one_line(tmp_path, monkeypatch, capsys, error, told):
     def refuse(*arguments, **options):
