@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from .. import backend
 from ..errors import InputError
@@ -83,7 +84,7 @@ def long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
     rows, going_on = [], list(contenders)
     for length in LONG_LENGTHS:
         for contender in list(going_on):
-            row = {"config": f"long:{length}", "contender": contender}
+            row: dict[str, Any] = {"config": f"long:{length}", "contender": contender}
             row |= summarise([in_own_process("measure", contender, row["config"], conditions)])
             cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mib")]
             tell(table([cells], LONG_COLUMNS).splitlines()[-1])
