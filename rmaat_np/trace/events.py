@@ -119,7 +119,7 @@ def explain(event: TraceEvent, last: int, gone_back: bool) -> str:
         case "store":
             return (
                 f"The memory tokens that enter segment {t + 1} go into the replay buffer ({size}). "
-                "With them and the tokens, the segment can be run again on the way back."
+                "These tokens and those of the segment suffice to run the segment again on the way back."
             )
         case "forward" if t < last:
             return (
