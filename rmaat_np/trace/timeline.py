@@ -7,9 +7,9 @@ import numpy as np
 from ..system.pictures import draw_if_possible
 from .events import TraceEvent, first_shard
 
-__all__ = ["draw_timeline", "spans", "write_timeline"]
+__all__ = ["TIMELINE_SIZE", "draw_timeline", "spans", "write_timeline"]
 
-SIZE = (11, 8)  # inches
+TIMELINE_SIZE = (11, 8)  # inches
 BEGIN = {"cache": ("forward", "replay"), "memory": ("store",)}
 END = {"cache": ("drop",), "memory": ("release",)}
 BARS = {
@@ -43,7 +43,7 @@ def spans(events: list[TraceEvent], what: str) -> list[tuple[int, int, int]]:
 def draw_timeline(figure, recordings: dict[str, list[TraceEvent]]) -> None:
     """A column for each method: above what is alive when, below the bytes held. All columns have the same scales.
 
-    figure: an empty matplotlib figure, SIZE inches; recordings: events by method, of which the first shard is drawn
+    figure: an empty matplotlib figure, TIMELINE_SIZE inches; recordings: events by method, drawn of the first shard
     """
     shards = {method: first_shard(events) for method, events in recordings.items()}
     longest = max(map(len, shards.values()))
@@ -89,4 +89,4 @@ def write_timeline(path: Path, recordings: dict[str, list[TraceEvent]]) -> bool:
     recordings: events by method
     -> whether the file was written
     """
-    return draw_if_possible(path, SIZE, lambda figure: draw_timeline(figure, recordings))
+    return draw_if_possible(path, TIMELINE_SIZE, lambda figure: draw_timeline(figure, recordings))
