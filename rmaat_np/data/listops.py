@@ -1,4 +1,4 @@
-"""LRA's ListOps: nested MIN, MAX, MED and SM over digits, the value is the class; reader, writer and generator.
+"""LRA's ListOps: nested MIN, MAX, MED and SM over digits; the class is the value. Vocabulary, reader and writer.
 
 Source: Nangia and Bowman 2018 (arXiv:1804.06028), with the sizes of LRA (arXiv:2011.04006).
 """
@@ -9,9 +9,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..system.files import write_atomically
-from .archive import find_splits
-from .cache import cached_split
-from .dataset import Dataset, Split, check_split
+from .dataset import Dataset, Split, check_integer, check_split, check_tokens
+from .lines import read_lines
+from .sources import find_splits
+from .stored import FOLDER, stored_split
 
 # Fixed, never gathered from data: a model that is loaded again must find the same ids.
 NAMES = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # id 0 is padding, digit d is d + 1
@@ -21,9 +22,8 @@ CLASSES = 10
 MAX_LENGTH = 2000  # LRA's, without parentheses
 SPLITS = ("train", "val", "test")
 FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-GENERATED = (
-    "generated"  # the folder in DATA_DIR of what source=generated draws: never taken for LRA's files, nor the reverse
-)
+# The folder in DATA_DIR of what source=generated draws: never taken for LRA's files, nor the reverse.
+GENERATED = "generated"
 REMEDY = (
     "unpack listops-1000 of LRA's release, or generate it with rmaat_np.data.listops_generator.generate_lra(DATA_DIR)"
 )
@@ -60,7 +60,7 @@ def encode(source: str | bytes) -> np.ndarray:
 
 def decode(tokens) -> str:
     """The expression without parentheses; padding is dropped."""
-    return " ".join(NAMES[token] for token in np.asarray(tokens).tolist() if token)
+    return " ".join(NAMES[token] for token in check_tokens(tokens, VOCAB_SIZE).tolist() if token)
 
 
 def evaluate(tokens) -> int:
@@ -104,19 +104,20 @@ def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
     data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
     Raises: InputError for a missing file or a bad line, naming file and line.
     """
-    max_length = MAX_LENGTH if max_length is None else max_length
+    max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)
     files = find_files(Path(data_dir))
-    cache_dir = Path(cache_dir or Path(data_dir) / ".rmaat_cache")
+    folder = Path(cache_dir or Path(data_dir) / FOLDER)
     splits = [
-        cached_split([path], cache_dir, f"listops-{max_length}-1", lambda path=path: read_tsv(path, max_length))
+        stored_split([path], folder, f"listops-{max_length}-1", lambda path=path: read_tsv(path, max_length))
         for path in files
     ]
     return Dataset("listops", VOCAB_SIZE, CLASSES, max_length, *splits, decode)
 
 
 def find_files(data_dir: Path) -> list[Path]:
-    """The train, val and test file, all from the first folder that has any of them."""
-    return find_splits(data_dir, FOLDERS, [f"basic_{split}.tsv" for split in SPLITS], REMEDY)
+    """The train, val and test file, all from the first folder that has them."""
+    names = [f"basic_{split}.tsv" for split in SPLITS]
+    return find_splits(data_dir, FOLDERS, names, ("lra_release", "listops", "basic_"), REMEDY)
 
 
 def read_tsv(path, max_length: int | None = None) -> Split:
@@ -127,17 +128,15 @@ def read_tsv(path, max_length: int | None = None) -> Split:
     """
     path = Path(path)
     tokens, lengths, labels = bytearray(), [], []
-    try:
-        with path.open("rb") as file:
-            if file.readline(MAX_LINE).rstrip(b"\r\n") != HEADER:
-                raise InputError(f"{path}: line 1 is not the header Source<tab>Target; {REMEDY}")
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=2):
-                row, label = _parse_line(line, max_length, f"{path}: line {number}")
-                tokens += row
-                lengths.append(len(row))
-                labels.append(label)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from None
+    lines = read_lines(path, MAX_LINE, REMEDY)
+    number, line = next(lines, (1, b""))
+    if line != HEADER:
+        raise InputError(f"{path}: line {number} is not the header Source<tab>Target, but {line[:60]!r}; {REMEDY}")
+    for number, line in lines:
+        row, label = _parse_line(line, max_length, f"{path}: line {number}")
+        tokens += row
+        lengths.append(len(row))
+        labels.append(label)
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     split = Split(np.frombuffer(tokens, dtype=np.uint8), offsets, np.array(labels, dtype=np.int64))
     return check_split(split, path.stem, path, CLASSES)
@@ -182,10 +181,8 @@ def _encode(source: bytes) -> bytes:
         raise InputError(f"unknown token {error.args[0][:40]!r}, expected one of {' '.join(NAMES[1:])}") from None
 
 
-def _parse_line(line, max_length, place) -> tuple[bytes, int]:
-    if len(line) == MAX_LINE:
-        raise InputError(f"{place} is longer than {MAX_LINE >> 20} MiB; end each row with a line feed")
-    columns = line.rstrip(b"\r\n").split(b"\t")
+def _parse_line(line: bytes, max_length: int | None, place: str) -> tuple[bytes, int]:
+    columns = line.split(b"\t")
     if len(columns) != 2:
         raise InputError(f"{place} has {len(columns)} columns, expected Source and Target; mend or remove it")
     try:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .cache import cached_split
-from .dataset import Dataset, Split, make_split
+from ..system.terminal import progress_bar
+from .dataset import Dataset, Split, check_integer, make_split
 from .listops import CLASSES, CLOSE, MAX_LENGTH, MIN, SPLITS, VOCAB_SIZE, decode, write_tsv
+from .stored import stored_split
 
 # LRA's node: an operator with probability 1/4, each of the 4 alike, else a digit, each of the 10 alike. In 80ths.
 _NODES = np.repeat(np.arange(1, CLOSE, dtype=np.uint8), [6] * 10 + [5] * 4)
@@ -25,12 +26,15 @@ def generate(count, seed, min_length, max_length, max_depth=10, max_args=10, pro
     an operator has 2..max_args arguments; all choices are uniform. Lengths in tokens without parentheses.
     Raises: InputError for ranges that hold no expression, or fewer than count.
     """
+    limits = {"min_length": min_length, "max_length": max_length, "max_depth": max_depth, "max_args": max_args}
+    for name, value in {"count": count, "seed": seed, **limits}.items():
+        check_integer(name, value, 0)
     ranges = f"{min_length} < length < {max_length}, max_depth {max_depth}, max_args {max_args}"
     if min(count, min_length) < 1 or min(max_depth, max_args) < 2 or max_length < max(min_length, 3) + 2:
         raise InputError(f"no {count} expressions with {ranges}; the shortest is [MIN 1 2 ], of length 4 and depth 2")
     rng = np.random.default_rng(seed)
     trees, futile = {}, 0  # tokens -> value
-    with _progress_bar(count, progress) as bar:
+    with progress_bar(total=count, unit="row") if progress else nullcontext() as bar:
         while len(trees) < count:
             before = len(trees)
             for tokens, value in _draw_trees(rng, min_length, max_length, max_depth, max_args):
@@ -111,18 +115,8 @@ def _apply(operator, arity, values) -> np.ndarray:
     return np.choose(operator - MIN, [arguments[:, 0], arguments[row, arity - 1], median, total % 10])
 
 
-def _progress_bar(total, shown):
-    if not shown:
-        return nullcontext()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise InputError("the progress bar needs tqdm: pip install tqdm, or pass progress=False") from None
-    return tqdm(total=total, disable=None, unit="row")
-
-
 def load_short(
-    cache_dir, seed=0, *, min_length, max_length, max_depth=10, max_args=10, rows=(20_000, 1_000, 1_000), progress=True
+    cache_dir, seed=0, *, min_length, max_length, max_depth=10, max_args=10, rows=(20_000, 1_000, 1_000)
 ) -> Dataset:
     """Generated ListOps, no row twice in all three splits together, kept in cache_dir for the next run.
 
@@ -130,7 +124,7 @@ def load_short(
     """
     options = (seed, min_length, max_length, max_depth, max_args)
     version = "-".join(map(str, ("listops-short", *options, *rows, 1)))
-    every = cached_split([], cache_dir, version, lambda: generate(sum(rows), *options, progress))
+    every = stored_split([], cache_dir, version, lambda: generate(sum(rows), *options))
     return Dataset("listops", VOCAB_SIZE, CLASSES, max_length - 1, *_divide(every, rows), decode)
 
 
@@ -159,6 +153,6 @@ def generate_lra(data_dir, seed=0, rows=(96_000, 2_000, 2_000), progress=True) -
     return folder
 
 
-def _divide(split, rows) -> list[Split]:
+def _divide(split: Split, rows) -> list[Split]:
     ends = np.cumsum(rows)
     return [split.take(np.arange(end - count, end)) for end, count in zip(ends, rows, strict=True)]

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .cache import cached_split
-from .dataset import Dataset, Split
+from ..system.terminal import progress_bar
+from .dataset import Dataset, Split, check_integer
 from .image import VOCAB_SIZE, decode
-from .pathfinder import LENGTH, SIZE, divide, progress_bar
+from .pathfinder import LENGTH, SIZE, divide
+from .stored import stored_split
 
 CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
 SCALE = 2  # lines and discs are drawn this many times larger, then resampled
@@ -40,19 +41,20 @@ def generate_dataset(cache_dir, *, difficulty: str = "hard", count: int = 200_00
     count: images over all splits; LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
     Raises: InputError for an unknown difficulty, a count below 10, or a negative seed.
     """
-    if count < 10:
-        raise InputError(f"count {count}: splits of 80/10/10 need images; ask for at least 10")
+    count = check_integer("count", count, 10)  # fewer leave a split of 80/10/10 empty
 
     def draw() -> Split:
         tokens, labels = generate(count, difficulty, seed)
         return Split(tokens.ravel(), np.arange(count + 1, dtype=np.int64) * LENGTH, labels)
 
-    split = cached_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
+    split = stored_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
     # The images are independent draws already: the order needs no shuffling.
     return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, *divide(split, np.arange(count)), decode)
 
 
-def generate(count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True):
+def generate(
+    count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw images; image i depends on (seed, difficulty, i) alone, whatever the count.
 
     progress: show a bar (only where stderr is a terminal)
@@ -62,10 +64,10 @@ def generate(count: int, difficulty: str = "hard", seed: int = 0, progress: bool
     """
     if difficulty not in CONTOUR_LENGTH:
         raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(CONTOUR_LENGTH)}")
-    if count < 1 or seed < 0:
-        raise InputError(f"count {count}, seed {seed}: give a count of at least 1 and a seed of at least 0")
+    count, seed = check_integer("count", count, 1), check_integer("seed", seed, 0)
+    numbers = range(count)
     tokens, labels = np.empty((count, LENGTH), dtype=np.uint16), np.empty(count, dtype=np.int64)
-    for i in progress_bar(range(count), f"drawing {difficulty} images") if progress else range(count):
+    for i in progress_bar(numbers, unit="image", label=f"drawing {difficulty} images") if progress else numbers:
         rng = np.random.default_rng([seed, CONTOUR_LENGTH[difficulty], i])
         image, labels[i] = draw_image(rng, CONTOUR_LENGTH[difficulty])
         tokens[i] = image.ravel() + np.uint16(1)

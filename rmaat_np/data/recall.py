@@ -7,7 +7,7 @@ It is no Long Range Arena task; it takes minutes where those take hours, and it 
 import numpy as np
 
 from ..errors import InputError
-from .dataset import Dataset, Split
+from .dataset import Dataset, Split, check_integer, check_tokens
 
 CLASSES = 10
 NOISE = 16  # ids 1 .. 10 are the classes, 11 .. 26 noise, 0 padding
@@ -18,8 +18,10 @@ def load(class_within: int = 32, length: int = 128, seed: int = 0, rows=(20_000,
     """Draw the probe: sequences of `length` tokens, the class token among the first `class_within` of them.
 
     rows: of train, val and test
-    Raises: InputError if class_within exceeds length.
+    Raises: InputError if class_within exceeds length, or for a number below 1.
     """
+    seed, class_within = check_integer("seed", seed, 0), check_integer("class_within", class_within, 1)
+    length, rows = check_integer("length", length, 1), [check_integer("rows", count, 1) for count in rows]
     if class_within > length:
         raise InputError(f"class_within {class_within} exceeds length {length}; change one of them with --set")
     rng = np.random.default_rng([seed, class_within, length])
@@ -28,8 +30,8 @@ def load(class_within: int = 32, length: int = 128, seed: int = 0, rows=(20_000,
 
 
 def decode(tokens) -> str:
-    """Class tokens as digits, noise as letters."""
-    return "".join(chr(ord("0") + t - 1) if t <= CLASSES else chr(ord("a") + t - CLASSES - 1) for t in map(int, tokens))
+    """Class tokens as digits, noise as letters; padding is dropped."""
+    return "".join("_0123456789abcdefghijklmnop"[token] for token in check_tokens(tokens, VOCAB_SIZE) if token)
 
 
 def _draw(rng, count, first, length) -> Split:

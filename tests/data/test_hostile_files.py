@@ -20,7 +20,7 @@ from helpers.hostile import MIB, REFUSED, bounded, damaged, nothing_else, npy_he
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmaat_np.data import archive, image, listops, pathfinder, retrieval, text
+from rmaat_np.data import archive, image, listops, pathfinder, retrieval, sources, text
 from rmaat_np.data.dataset import Dataset
 from rmaat_np.errors import InputError
 
@@ -157,10 +157,10 @@ def test_sparse_members_are_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(sparse, io.BytesIO(b"x"))
     with pytest.raises(InputError, match="is sparse"):
-        list(text.read_files(tmp_path / "a.tar.gz", text.REVIEW))
+        list(sources.read_files(tmp_path / "a.tar.gz", text.LAYOUT))
 
 
-@pytest.mark.parametrize("place", ["aclImdb/train/pos/pipe_9.txt", "cifar-10-batches-bin/test_batch.bin"])
+@pytest.mark.parametrize("place", ["aclImdb/train/pos/77_9.txt", "cifar-10-batches-bin/test_batch.bin"])
 def test_pipes_and_devices_are_refused(tmp_path, place):
     """A pipe would wait for ever, /dev/zero would fill the memory."""
     load, case = (text.load, "text") if "aclImdb" in place else (image.load, "image, binary")

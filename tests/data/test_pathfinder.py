@@ -201,7 +201,7 @@ def test_folders_without_files_and_options_are_named(tmp_path):
         pathfinder.load(tmp_path)
 
 
-@pytest.mark.parametrize(("module", "message"), [("PIL", "needs Pillow"), ("tqdm.auto", "needs tqdm")])
+@pytest.mark.parametrize(("module", "message"), [("PIL", "needs Pillow"), ("tqdm.auto", "tqdm cannot be imported")])
 def test_missing_packages_are_named(tmp_path, monkeypatch, module, message):
     write_release(tmp_path / "pathfinder32")
     monkeypatch.setitem(sys.modules, module, None)

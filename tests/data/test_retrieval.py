@@ -66,7 +66,7 @@ def test_folders_of_the_release(tmp_path, folder):
     [
         (b"1.0\ta\tb\ttext\n", "has 4 columns, expected label, id, id, text, text"),
         (b"1.0\ta\tb\ttext\ttext\ttext\n", "has 6 columns"),
-        (b"\n", "has 1 columns"),
+        (b"\n", "is blank, but rows follow; remove it"),
         (b"yes\ta\tb\ttext\ttext\n", "has label b'yes', expected 0.0 or 1.0"),
         (b"0.5\ta\tb\ttext\ttext\n", "has label b'0.5', expected 0.0 or 1.0"),
         (b"nan\ta\tb\ttext\ttext\n", "has label b'nan', expected 0.0 or 1.0"),
