@@ -30,8 +30,8 @@ def read_archive(archive: Path, wanted: re.Pattern) -> Iterator[tuple[str, str, 
     """
     for tar, member, name in _members(archive):
         _check_member(archive, member)
-        if member.isreg() and wanted.fullmatch(name):
-            yield name, f"{archive}: {name}", tar.extractfile(member).read()
+        if member.isreg() and wanted.fullmatch(name) and (file := tar.extractfile(member)):
+            yield name, f"{archive}: {name}", file.read()
 
 
 def count_members(archive: Path, wanted: re.Pattern) -> int:
@@ -57,7 +57,8 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, 
     try:
         with _BoundedGzip(archive) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # tarfile would keep a header of 1 KB for each of 100,000 files
+                # tarfile would keep a header of 1 KB for each of 100,000 files
+                tar.members.clear()  # type: ignore[attr-defined]
                 yield tar, member, PurePosixPath(member.name).as_posix()
             while stream.read(1 << 20):  # on to the end, where gzip keeps the checksum
                 pass

@@ -41,7 +41,7 @@ def read_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _check_memo(content: bytes) -> None:
     """Refuse a memo index beyond the file's size: the unpickler would make room for as many entries."""
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name.endswith("PUT") and argument > len(content):
+        if opcode.name.endswith("PUT") and (argument or 0) > len(content):
             raise ValueError(f"memo index {argument}")
 
 

@@ -62,7 +62,7 @@ class Split:
         if len(rows) == 0:
             raise InputError("a batch of no rows; name at least one")
         pieces = [self.sequence(r, d) for r in rows for d in range(self.documents)]
-        padded = np.zeros((len(pieces), max(map(len, pieces))), dtype=np.int32)
+        padded: np.ndarray = np.zeros((len(pieces), max(map(len, pieces))), dtype=np.int32)
         for i, piece in enumerate(pieces):
             padded[i, : len(piece)] = piece
         if self.documents > 1:

@@ -3,6 +3,7 @@
 Source: Nangia and Bowman 2018 (arXiv:1804.06028), with the sizes of LRA (arXiv:2011.04006).
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,10 @@ def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
     max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)
     files = find_files(Path(data_dir))
     folder = Path(cache_dir or Path(data_dir) / FOLDER)
-    splits = [
-        stored_split([path], folder, f"listops-{max_length}-1", lambda path=path: read_tsv(path, max_length))
-        for path in files
-    ]
-    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length, *splits, decode)
+    train, val, test = (
+        stored_split([path], folder, f"listops-{max_length}-1", partial(read_tsv, path, max_length)) for path in files
+    )
+    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length, train, val, test, decode)
 
 
 def find_files(data_dir: Path) -> list[Path]:

@@ -33,7 +33,8 @@ def generate(count, seed, min_length, max_length, max_depth=10, max_args=10, pro
     if min(count, min_length) < 1 or min(max_depth, max_args) < 2 or max_length < max(min_length, 3) + 2:
         raise InputError(f"no {count} expressions with {ranges}; the shortest is [MIN 1 2 ], of length 4 and depth 2")
     rng = np.random.default_rng(seed)
-    trees, futile = {}, 0  # tokens -> value
+    trees: dict[bytes, int] = {}  # tokens -> value
+    futile = 0
     with progress_bar(total=count, unit="row") if progress else nullcontext() as bar:
         while len(trees) < count:
             before = len(trees)
@@ -125,7 +126,8 @@ def load_short(
     options = (seed, min_length, max_length, max_depth, max_args)
     version = "-".join(map(str, ("listops-short", *options, *rows, 1)))
     every = stored_split([], cache_dir, version, lambda: generate(sum(rows), *options))
-    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length - 1, *_divide(every, rows), decode)
+    train, val, test = _divide(every, rows)
+    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length - 1, train, val, test, decode)
 
 
 def generate_lra(data_dir, seed=0, rows=(96_000, 2_000, 2_000), progress=True) -> Path:

@@ -15,7 +15,6 @@ _MAGIC = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
-    b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\xff\xfe": "UTF-16",
@@ -46,6 +45,8 @@ def kind_of(start: bytes) -> str | None:
             return "tar.gz" if kind == "gzip" and _is_tar(_decompressed(start)) else kind
     if _is_tar(start):
         return "tar"
+    if start.startswith(b"BZh") and start[4:10] == b"1AY&SY":
+        return "bzip2"
     if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "HTML"
     head = start[:16]
@@ -109,7 +110,7 @@ def _command(path: Path, kind: str) -> str | None:
 
 
 def _is_tar(start: bytes) -> bool:
-    return start[257:262] == b"ustar"
+    return start[257:263] in (b"ustar\0", b"ustar ") and 0 in start[:257]
 
 
 def _decompressed(start: bytes) -> bytes:

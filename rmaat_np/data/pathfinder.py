@@ -7,6 +7,7 @@ whence two seeds mean two different test sets. Without the release, draw images 
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ def load(data_dir, *, difficulty: str = "hard", seed: int = 0, cache_dir=None) -
     if len(split) < 10:
         raise InputError(f"{folder}: {len(split)} images are too few for splits of 80/10/10; give at least 10")
     order = np.random.default_rng(seed).permutation(len(split))
-    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, *divide(split, order), decode)
+    train, val, test = divide(split, order)
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode)
 
 
 def find_folder(data_dir: Path, difficulty: str) -> Path:
@@ -81,12 +83,16 @@ def list_metadata(folder: Path) -> list[Path]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Every image file of a difficulty's folder, sorted, whether or not the metadata list it."""
+    """Every image file of a difficulty's folder, sorted, whether or not the metadata list it.
+
+    A batch that cannot be opened is left out. If the metadata list an image of it, reading that image says why.
+    """
     images = []
     for batch in list_folder(folder / "imgs"):
         if IMAGE.fullmatch(f"imgs/{batch}/x.png"):
-            names = list_folder(folder / "imgs" / batch)
-            images += [folder / "imgs" / batch / name for name in names if IMAGE.fullmatch(f"imgs/{batch}/{name}")]
+            with suppress(InputError):
+                names = list_folder(folder / "imgs" / batch)
+                images += [folder / "imgs" / batch / name for name in names if IMAGE.fullmatch(f"imgs/{batch}/{name}")]
     return sorted(images)
 
 

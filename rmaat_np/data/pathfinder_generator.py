@@ -49,7 +49,8 @@ def generate_dataset(cache_dir, *, difficulty: str = "hard", count: int = 200_00
 
     split = stored_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
     # The images are independent draws already: the order needs no shuffling.
-    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, *divide(split, np.arange(count)), decode)
+    train, val, test = divide(split, np.arange(count))
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode)
 
 
 def generate(

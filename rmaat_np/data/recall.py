@@ -25,8 +25,8 @@ def load(class_within: int = 32, length: int = 128, seed: int = 0, rows=(20_000,
     if class_within > length:
         raise InputError(f"class_within {class_within} exceeds length {length}; change one of them with --set")
     rng = np.random.default_rng([seed, class_within, length])
-    splits = (_draw(rng, count, class_within, length) for count in rows)
-    return Dataset("recall", VOCAB_SIZE, CLASSES, length, *splits, decode)
+    train, val, test = (_draw(rng, count, class_within, length) for count in rows)
+    return Dataset("recall", VOCAB_SIZE, CLASSES, length, train, val, test, decode)
 
 
 def decode(tokens) -> str:

@@ -4,6 +4,7 @@ The texts of LRA's release are stored as Python writes bytes (b'...', in ASCII).
 does this reader.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,11 @@ def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
     max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)
     files = find_files(Path(data_dir))
     folder = Path(cache_dir or Path(data_dir) / FOLDER)
-    splits = [
-        stored_split([path], folder, f"retrieval-{max_length}-1", lambda path=path: read_pairs(path, max_length))
+    train, val, test = (
+        stored_split([path], folder, f"retrieval-{max_length}-1", partial(read_pairs, path, max_length))
         for path in files
-    ]
-    return Dataset("retrieval", VOCAB_SIZE, 2, max_length, *splits, decode)
+    )
+    return Dataset("retrieval", VOCAB_SIZE, 2, max_length, train, val, test, decode)
 
 
 def find_files(data_dir: Path) -> list[Path]:

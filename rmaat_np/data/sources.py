@@ -47,13 +47,13 @@ def locate(data_dir, layout: Layout, tell: Callable[[str], None] | None = None) 
     path = Path(data_dir).absolute()
     if os.path.isfile(path):
         return path
-    folders, faults = _folders(path, layout)
+    folders, closed = _folders(path, layout)
     whole = [folder for folder, count in folders.items() if count >= layout.files]
     if whole:
         return whole[0]
-    archives = _archives(path, layout, faults)
-    best, most = max(folders.items(), key=lambda item: item[1], default=(None, 0))
-    if most:
+    archives, broken = _archives(path, layout)
+    best = max(folders, key=lambda folder: folders[folder], default=None)
+    if best and (most := folders[best]):
         for packed in archives:
             if (count := _count(packed, layout)) > most:
                 if tell:
@@ -64,37 +64,41 @@ def locate(data_dir, layout: Layout, tell: Callable[[str], None] | None = None) 
         raise InputError(f"{path}: both {archives[0].name} and {archives[1].name} fit; name one of them instead")
     if archives:
         return archives[0]
-    if best and not faults:
+    if closed:
+        raise closed[0]
+    if best:
         return best  # the reader says which of its files are missing
-    raise _nothing_fits(path, layout, faults)
+    raise _nothing_fits(path, layout, broken)
 
 
-def _folders(path: Path, layout: Layout) -> tuple[dict[Path, int], list[str]]:
-    """The folders that could be the data set, each with its number of wanted files; and what cannot be opened."""
+def _folders(path: Path, layout: Layout) -> tuple[dict[Path, int], list[InputError]]:
+    """The folders that could be the data set, each with its number of wanted files; errors of the others."""
     candidates = [path] if path.name in layout.tops else []
     candidates += [path / top for top in layout.tops]
-    counts, faults = {}, []
+    counts, closed = {}, []
     for folder in candidates:
         if os.path.isdir(folder):
             try:
                 counts[folder] = len(list_files(folder, layout))
             except InputError as error:
-                faults.append(str(error))
-    return counts, faults
+                closed.append(error)
+    return counts, closed
 
 
-def _archives(path: Path, layout: Layout, faults: list[str]) -> list[Path]:
-    """The archives in a folder that hold the data set; what cannot be read is added to the faults."""
-    fitting = []
+def _archives(path: Path, layout: Layout) -> tuple[list[Path], list[InputError]]:
+    """The archives in a folder that hold the data set, and the errors of those that cannot be read."""
+    fitting, broken = [], []
     for name in list_folder(path):
         packed = path / name
-        if name.endswith(".tar.gz") and packed.is_file():  # a pipe would never end
+        if name.endswith(".tar.gz") and os.path.isfile(packed):  # a pipe would never end
             try:
                 if archive.holds_folder(packed, layout.tops):
                     fitting.append(packed)
             except InputError as error:
-                faults.append(str(error))
-    return fitting
+                broken.append(error)
+    if len(fitting) > 1:  # an archive may hold a folder of that name and none of its files
+        fitting = [packed for packed in fitting if _count(packed, layout)] or fitting
+    return fitting, broken
 
 
 def _count(packed: Path, layout: Layout) -> int:
@@ -104,11 +108,10 @@ def _count(packed: Path, layout: Layout) -> int:
         return 0
 
 
-def _nothing_fits(path: Path, layout: Layout, faults: list[str]) -> InputError:
+def _nothing_fits(path: Path, layout: Layout, broken: list[InputError]) -> InputError:
     message = f"{_place(path)} neither a folder {' or '.join(layout.tops)} here nor a .tar.gz of one; "
-    message += "".join(f"{fault[:300]}; " for fault in faults[:2])
-    unread = "" if faults else packed_beside(path, layout.words)
-    return InputError(f"{message}{unread}{layout.remedy}")
+    message += "".join(f"{str(error)[:500]}; " for error in broken[:2]) or packed_beside(path, layout.words)
+    return InputError(f"{message}{layout.remedy}")
 
 
 def _place(path) -> str:

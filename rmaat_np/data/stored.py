@@ -55,9 +55,12 @@ def _load(path: Path, key: str) -> Split | None:
 
 
 def _save(path: Path, key: str, split: Split) -> None:
-    arrays = {"tokens": split.tokens, "offsets": split.offsets, "labels": split.labels, "documents": split.documents}
+    def write(file):
+        arrays = {"tokens": split.tokens, "offsets": split.offsets, "labels": split.labels}
+        np.savez(file, key=np.array(key), documents=np.array(split.documents), **arrays)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.savez(file, key=np.array(key), **arrays))
+        write_atomically(path, write)
     except Exception as error:  # a full disk makes zipfile raise more than OSError; the split is whole all the same
-        warn(f"{path}: not stored ({error or type(error).__name__}); the next run reads the data again")
+        warn(f"{path}: not stored ({str(error) or type(error).__name__}); the next run reads the data again")

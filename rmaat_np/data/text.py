@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..system.terminal import warn
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
-from .lookalike import START, describe
+from .lookalike import START, describe, kind_of
 from .sources import Layout, list_files, locate, read_files
 from .stored import FOLDER, stored_split
 
@@ -69,7 +69,7 @@ def read_reviews(source: Path, max_length: int) -> dict[str, Split]:
     }
     for name, place, content in read_files(source, LAYOUT):
         _, split, sentiment, _ = name.split("/")
-        check_text(content, place)
+        _check_review(content, place)
         reviews[split, SENTIMENTS.index(sentiment)][name] = content[:max_length]
     for (split, label), found in reviews.items():
         if not found:
@@ -82,6 +82,13 @@ def read_reviews(source: Path, max_length: int) -> dict[str, Split]:
     return splits
 
 
+def _check_review(content: bytes, place: str) -> None:
+    """Refuse a packed file, whose bytes may happen to be UTF-8, then what `check_text` refuses."""
+    if kind_of(content[:START]) not in (None, "BOM", "HTML"):  # a review may begin with either
+        raise InputError(f"{place}: {describe(place, content[:START])}")
+    check_text(content, place)
+
+
 def check_text(text: bytes, place: str) -> None:
     """Refuse an empty text or one that is not UTF-8; `place` names the file, and the line where there is one."""
     if not text:
@@ -89,8 +96,6 @@ def check_text(text: bytes, place: str) -> None:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        if what := describe(place, text[:START]):
-            raise InputError(f"{place}: {what}") from None
         raise InputError(f"{place}: byte {error.start + 1} of the text is not UTF-8; convert or remove it") from None
 
 

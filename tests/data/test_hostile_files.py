@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers import image_files, pathfinder_files, text_files
+from helpers.data_trees import FILES, write_tree
 from helpers.hostile import MIB, REFUSED, bounded, damaged, nothing_else, npy_header, read_or_refused, small_memory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,39 +41,17 @@ def changed_tree(draw, files: dict) -> dict:
     return files
 
 
-def write_tree(root, files):
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-EXPRESSIONS = b"Source\tTarget\r\n( ( [MAX 1 ) 2 ) ]\t2\r\n7\t7\n7\t7\n"
-LISTOPS = {f"basic_{name}.tsv": EXPRESSIONS for name in listops.SPLITS}
-PAIRS = {f"new_aan_pairs.{name}.tsv": b"1.0\ta\tb\tone\ttwo\n0.0\tc\td\tthree\tfour\n" for name in retrieval.SPLITS}
-
-
-def release() -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        pathfinder_files.write_release(root, "U")
-        (root / pathfinder.FOLDERS["hard"] / "metadata" / "1.npy").write_bytes(
-            "\n".join(map(pathfinder_files.row, range(10, 20))).encode()
-        )
-        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.*") if path.is_file()}
-
-
 TREES = {
-    "listops": (listops.load, LISTOPS),
-    "text": (text.load, text_files.REVIEWS),
-    "retrieval": (retrieval.load, PAIRS),
-    "image, pickles": (image.load, image_files.tree("py")),
+    "listops": (listops.load, FILES["listops"]),
+    "text": (text.load, FILES["text"]),
+    "retrieval": (retrieval.load, FILES["retrieval"]),
+    "image, pickles": (image.load, FILES["image"]),
     "image, pickles of Python 3": (
         image.load,
         image_files.tree("py", lambda pixels, labels: pickle.dumps({b"data": pixels, b"labels": labels.tolist()})),
     ),
     "image, binary": (image.load, image_files.tree("bin")),
-    "pathfinder": (pathfinder.load, release()),
+    "pathfinder": (pathfinder.load, FILES["pathfinder"]),
 }
 
 

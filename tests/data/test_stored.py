@@ -1,4 +1,4 @@
-"""The cache of read splits: made once, out of date when a source changes, never trusted when damaged."""
+"""Stored splits: made once, out of date when a source changes, never trusted when damaged."""
 
 import os
 
@@ -160,6 +160,26 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, capsys, monkeypatch):
     assert_same(stored_split([], tmp_path / "cache", "v1", Reader(SPLIT)), SPLIT)
     assert "No space left on device" in capsys.readouterr().err
     assert not any((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("error", [ValueError("Can't close the ZIP file"), RuntimeError("x"), MemoryError()])
+def test_whatever_the_write_raises_the_split_is_there(tmp_path, capsys, monkeypatch, error):
+    """NumPy 2.0 raises a ValueError on a full disk."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(np, "savez", fail)
+    assert_same(stored_split([], tmp_path / "store", "v1", Reader(SPLIT)), SPLIT)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "not stored" in err and f"({str(error) or 'MemoryError'})" in err
+    assert not any((tmp_path / "store").iterdir())
+
+
+def test_a_source_that_is_gone_is_left_to_the_reader(tmp_path):
+    (tmp_path / "gone").symlink_to("nowhere")
+    for _ in range(2):
+        assert_same(stored_split([tmp_path / "gone"], tmp_path / "store", "v1", Reader(SPLIT)), SPLIT)
 
 
 def test_errors_of_the_reader_pass_and_nothing_is_kept(tmp_path):
