@@ -1,10 +1,12 @@
 """What every task reader returns: ragged token sequences, labels, and padded batches cut from them."""
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import InputError
 
@@ -52,7 +54,7 @@ class Split:
         i = row * self.documents + document
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
-    def batch(self, rows) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, rows: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Pad the named rows to the longest of them.
 
         Shapes: rows (B,), 0 .. n - 1 -> tokens (B, n) int32, or (B, 2, n) for pairs; labels (B,) int64
@@ -69,7 +71,7 @@ class Split:
             padded = padded.reshape(len(rows), self.documents, -1)
         return padded, self.labels[rows]
 
-    def take(self, rows) -> "Split":
+    def take(self, rows: ArrayLike) -> "Split":
         """The named rows as a split of their own (used to hold out a validation set)."""
         rows = self._checked(rows)
         pieces = [self.sequence(r, d) for r in rows for d in range(self.documents)]
@@ -85,7 +87,9 @@ class Split:
         return rows
 
 
-def make_split(sequences: Iterable, labels, dtype=np.uint8, documents: int = 1) -> Split:
+def make_split(
+    sequences: Iterable[ArrayLike], labels: ArrayLike, dtype: DTypeLike = np.uint8, documents: int = 1
+) -> Split:
     """Join a list of 1-D token arrays (for pairs: both documents of a row, one after the other).
 
     dtype: np.uint8 or np.uint16; tokens are integers from 1 to its largest value, for 0 is padding
@@ -164,7 +168,7 @@ class Dataset:
         return self.train.documents == 2
 
 
-def check_split(split: Split, name: str, source, num_classes: int) -> Split:
+def check_split(split: Split, name: str, source: object, num_classes: int) -> Split:
     """Refuse an empty split, an empty sequence, or a label that no class has; returns the split.
 
     Raises: InputError naming the source.
@@ -181,7 +185,7 @@ def check_split(split: Split, name: str, source, num_classes: int) -> Split:
     return split
 
 
-def check_integer(name: str, value, least: int) -> int:
+def check_integer(name: str, value: Any, least: int) -> int:
     """The value as an int. Raises: InputError naming it, unless it is an integer of at least `least`."""
     try:
         number = operator.index(value)
@@ -192,7 +196,7 @@ def check_integer(name: str, value, least: int) -> int:
     return number
 
 
-def check_tokens(tokens: Sequence[int] | np.ndarray, vocab_size: int) -> np.ndarray:
+def check_tokens(tokens: ArrayLike, vocab_size: int) -> np.ndarray:
     """Token ids to decode, as int64. Raises: InputError naming the first that is no id of the task."""
     values = np.asarray(tokens)
     if values.size == 0:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..system.terminal import warn
@@ -16,7 +17,7 @@ from .cifar_pickle import read_batch
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
 from .lookalike import START, describe
 from .sources import Layout, list_files, locate, read_files
-from .stored import FOLDER, stored_split
+from .stored import FOLDER, AnyPath, stored_split
 from .text import hold_out
 
 VOCAB_SIZE = 257  # a grey value 0 .. 255, + 1; 0 is padding
@@ -45,7 +46,9 @@ LAYOUT = Layout(
 SHADES = np.array(list(" .:-=+*#%@"))  # dark to bright
 
 
-def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
+def load(
+    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
+) -> Dataset:
     """CIFAR-10 as sequences of 1,024 grey values + 1, ten classes.
 
     data_dir: folder that holds cifar-10-batches-py (or -bin) or its .tar.gz, that folder itself, or the .tar.gz
@@ -115,7 +118,7 @@ def read_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:], records[:, 0]
 
 
-def decode(tokens) -> str:
+def decode(tokens: ArrayLike) -> str:
     """The picture as 32 lines of 32 characters, from ' ' (black, and padding) to '@' (white)."""
     grey_values = np.maximum(check_tokens(tokens, VOCAB_SIZE) - 1, 0)
     if grey_values.size != LENGTH:

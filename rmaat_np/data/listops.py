@@ -3,17 +3,19 @@
 Source: Nangia and Bowman 2018 (arXiv:1804.06028), with the sizes of LRA (arXiv:2011.04006).
 """
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..system.files import write_atomically
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
 from .lines import read_lines
 from .sources import find_splits
-from .stored import FOLDER, stored_split
+from .stored import FOLDER, AnyPath, stored_split
 
 # Fixed, never gathered from data: a model that is loaded again must find the same ids.
 NAMES = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # id 0 is padding, digit d is d + 1
@@ -59,12 +61,12 @@ def encode(source: str | bytes) -> np.ndarray:
     return np.frombuffer(_encode(source), dtype=np.uint8)
 
 
-def decode(tokens) -> str:
+def decode(tokens: ArrayLike) -> str:
     """The expression without parentheses; padding is dropped."""
     return " ".join(NAMES[token] for token in check_tokens(tokens, VOCAB_SIZE).tolist() if token)
 
 
-def evaluate(tokens) -> int:
+def evaluate(tokens: ArrayLike) -> int:
     """The value of an expression, 0..9: MED is the median cut to an integer, SM the sum modulo 10.
 
     Shapes: tokens (n,), without padding
@@ -88,7 +90,7 @@ def evaluate(tokens) -> int:
     return arguments[0]
 
 
-def check_targets(split: Split, source="listops") -> None:
+def check_targets(split: Split, source: object = "listops") -> None:
     """Evaluate every row. Raises: InputError naming the first row whose label is not its value, or is malformed."""
     for row in range(len(split)):
         try:
@@ -99,7 +101,9 @@ def check_targets(split: Split, source="listops") -> None:
             raise InputError(f"{source}: row {row + 1} has target {split.labels[row]}, its value is {value}; mend it")
 
 
-def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
+def load(
+    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
+) -> Dataset:
     """LRA's own three files; rows are never cut, one longer than max_length tokens (2,000 by default) is an error.
 
     data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
@@ -120,7 +124,7 @@ def find_files(data_dir: Path) -> list[Path]:
     return find_splits(data_dir, FOLDERS, names, ("lra_release", "listops", "basic_"), REMEDY)
 
 
-def read_tsv(path, max_length: int | None = None) -> Split:
+def read_tsv(path: AnyPath, max_length: int | None = None) -> Split:
     """Read LRA's two-column file line by line, with CRLF or LF ends; one byte a token stays in memory.
 
     max_length: tokens without parentheses; None admits any length
@@ -142,7 +146,7 @@ def read_tsv(path, max_length: int | None = None) -> Split:
     return check_split(split, path.stem, path, CLASSES)
 
 
-def write_tsv(path, sequences, labels) -> None:
+def write_tsv(path: AnyPath, sequences: Iterable[ArrayLike], labels: Iterable[int]) -> None:
     """Write LRA's two-column file, byte for byte as its csv.writer does, whole or not at all.
 
     sequences: well-formed expressions, (n,) token ids each; labels: their values
@@ -156,7 +160,7 @@ def write_tsv(path, sequences, labels) -> None:
     write_atomically(path, write)
 
 
-def to_source(tokens) -> str:
+def to_source(tokens: ArrayLike) -> str:
     """An expression as LRA prints it: a chain of binary applications, "( ( ( [MAX 1 ) 2 ) ] )".
 
     Shapes: tokens (n,), n >= 1, well-formed

@@ -55,7 +55,7 @@ def kind_of(start: bytes) -> str | None:
     return None
 
 
-def describe(path, start: bytes) -> str | None:
+def describe(path: str | Path, start: bytes) -> str | None:
     """What a file is and the command that mends it, "is a zip archive; unpack it: ..."; None when nothing is known.
 
     path: of the file; or what a message calls a member of an archive, for which there is no command

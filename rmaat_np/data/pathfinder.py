@@ -18,7 +18,7 @@ from .dataset import Dataset, Split, check_integer, check_split
 from .image import VOCAB_SIZE, decode
 from .lookalike import START, describe
 from .sources import list_folder, not_found, read_error, read_whole
-from .stored import FOLDER, stored_split
+from .stored import FOLDER, AnyPath, stored_split
 
 SIZE = 32
 LENGTH = SIZE * SIZE
@@ -43,7 +43,7 @@ MAX_IMAGE = 1 << 16  # bytes; 32 x 32 grey pixels need about 500
 MAX_METADATA = 64 << 20  # bytes; the release's files have some 40 KB
 
 
-def load(data_dir, *, difficulty: str = "hard", seed: int = 0, cache_dir=None) -> Dataset:
+def load(data_dir: AnyPath, *, difficulty: str = "hard", seed: int = 0, cache_dir: AnyPath | None = None) -> Dataset:
     """LRA's Pathfinder32 of one difficulty, grey values + 1, split 80/10/10 by a permutation drawn from the seed.
 
     data_dir: pathfinder32 or a folder above it, as EXPECTED lists

@@ -15,7 +15,7 @@ from ..system.terminal import progress_bar
 from .dataset import Dataset, Split, check_integer
 from .image import VOCAB_SIZE, decode
 from .pathfinder import LENGTH, SIZE, divide
-from .stored import stored_split
+from .stored import AnyPath, stored_split
 
 CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
 SCALE = 2  # lines and discs are drawn this many times larger, then resampled
@@ -35,7 +35,7 @@ TOUCHING = 459  # 1.8 * 255: two masks whose sum reaches this are too close
 FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
 
 
-def generate_dataset(cache_dir, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
+def generate_dataset(cache_dir: AnyPath, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
     """Pathfinder drawn rather than downloaded, split 80/10/10; drawn once, then read from cache_dir.
 
     count: images over all splits; LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
@@ -75,7 +75,7 @@ def generate(
     return tokens, labels
 
 
-def draw_image(rng, contour_length: int) -> tuple[np.ndarray, int]:
+def draw_image(rng: np.random.Generator, contour_length: int) -> tuple[np.ndarray, int]:
     """One image, (32, 32) uint8 with its brightest pixel at 255, and its label, 0 or 1."""
     targets, mask = _target_snakes(rng, contour_length)
     canvas = np.zeros((WIDTH, WIDTH))

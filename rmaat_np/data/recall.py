@@ -4,7 +4,10 @@ With the readout from the memory tokens only, the answer must travel through eve
 It is no Long Range Arena task; it takes minutes where those take hours, and it isolates what the recurrence is for.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from .dataset import Dataset, Split, check_integer, check_tokens
@@ -14,7 +17,9 @@ NOISE = 16  # ids 1 .. 10 are the classes, 11 .. 26 noise, 0 padding
 VOCAB_SIZE = 1 + CLASSES + NOISE
 
 
-def load(class_within: int = 32, length: int = 128, seed: int = 0, rows=(20_000, 500, 1_000)) -> Dataset:
+def load(
+    class_within: int = 32, length: int = 128, seed: int = 0, rows: Sequence[int] = (20_000, 500, 1_000)
+) -> Dataset:
     """Draw the probe: sequences of `length` tokens, the class token among the first `class_within` of them.
 
     rows: of train, val and test
@@ -29,7 +34,7 @@ def load(class_within: int = 32, length: int = 128, seed: int = 0, rows=(20_000,
     return Dataset("recall", VOCAB_SIZE, CLASSES, length, train, val, test, decode)
 
 
-def decode(tokens) -> str:
+def decode(tokens: ArrayLike) -> str:
     """Class tokens as digits, noise as letters; padding is dropped."""
     return "".join("_0123456789abcdefghijklmnop"[token] for token in check_tokens(tokens, VOCAB_SIZE) if token)
 

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from . import text
 from .dataset import Dataset, Split, check_integer, check_split
 from .lines import read_lines
 from .sources import find_splits
-from .stored import FOLDER, stored_split
+from .stored import FOLDER, AnyPath, stored_split
 
 VOCAB_SIZE = text.VOCAB_SIZE
 MAX_LENGTH = 4000  # LRA's cut, of each document
@@ -32,7 +33,9 @@ FOLDERS = ("", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_
 SPLITS = ("train", "eval", "test")
 
 
-def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
+def load(
+    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
+) -> Dataset:
     """LRA's AAN pairs with the release's own splits, each document cut at max_length bytes (4,000 by default).
 
     data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
@@ -84,6 +87,6 @@ def parse_line(line: bytes, place: str) -> tuple[int, bytes, bytes]:
     return int(label), columns[3], columns[4]
 
 
-def decode(tokens) -> str:
+def decode(tokens: ArrayLike) -> str:
     """The text of one document, (n,), or of both, (2, n), with a blank line between them."""
     return "\n\n".join(text.decode(document) for document in np.atleast_2d(tokens))

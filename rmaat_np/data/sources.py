@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import InputError
 from . import archive
 from .lookalike import describe, first_bytes, packed_beside
+from .stored import AnyPath
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Layout:
     words: tuple[str, ...]
 
 
-def locate(data_dir, layout: Layout, tell: Callable[[str], None] | None = None) -> Path:
+def locate(data_dir: AnyPath, layout: Layout, tell: Callable[[str], None] | None = None) -> Path:
     """Find the data set: its folder, or the .tar.gz that holds such a folder.
 
     data_dir: that folder, the .tar.gz itself, or the folder that contains either. A folder comes first, unless files

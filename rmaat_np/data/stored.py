@@ -11,10 +11,11 @@ from ..system.files import read_npz, write_atomically
 from ..system.terminal import warn
 from .dataset import Split
 
+AnyPath = str | os.PathLike[str]
 FOLDER = ".rmaat_cache"  # in the folder of the data, unless the caller names another; `--cache-dir` in the command
 
 
-def stored_split(sources: list[Path], folder, version: str, read: Callable[[], Split]) -> Split:
+def stored_split(sources: list[Path], folder: AnyPath, version: str, read: Callable[[], Split]) -> Split:
     """The split that read() makes of `sources`, taken from folder while their paths, sizes and times are the same.
 
     version: names the reader, its format and every option that changes the result; it is part of the file's name

@@ -9,7 +9,7 @@ from ..system.terminal import warn
 from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
 from .dataset import Dataset
 from .sources import locate
-from .stored import FOLDER
+from .stored import FOLDER, AnyPath
 
 SPLITS = ("train", "val", "test")
 
@@ -33,14 +33,16 @@ class Task:
     rows: tuple[int, int, int] | None = None
 
 
-def load_dataset(task: str, options: dict, data_dir: Path, cache_dir: Path | None = None) -> Dataset:
+def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
     """Read or draw a task's three splits, with seed 0 whatever the run's own: runs are compared on the same rows.
 
     options: the preset's data table; cache_dir: of stored arrays, by default data_dir/.rmaat_cache
     Files that hold more or less than the whole data set are read; stderr says so.
     Raises: InputError naming what is missing or wrong.
     """
-    dataset = TASKS[task].load(options, data_dir, cache_dir)
+    if task not in TASKS:
+        raise InputError(f"task {task!r} is unknown; choose {', '.join(TASKS)}")
+    dataset = TASKS[task].load(options, Path(data_dir), Path(cache_dir) if cache_dir else None)
     if options.get("source", "files") == "files" and (whole := TASKS[task].rows):
         found = (len(dataset.train), len(dataset.val), len(dataset.test))
         if found != whole:

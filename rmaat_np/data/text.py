@@ -6,16 +6,18 @@ reviews, drawn at random with a fixed seed, are held out. `train/unsup` is not r
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..system.terminal import warn
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
 from .lookalike import START, describe, kind_of
 from .sources import Layout, list_files, locate, read_files
-from .stored import FOLDER, stored_split
+from .stored import FOLDER, AnyPath, stored_split
 
 VOCAB_SIZE = 257  # a byte + 1; 0 is padding
 MAX_LENGTH = 4000  # LRA's cut
@@ -43,7 +45,9 @@ LAYOUT = Layout(
 )
 
 
-def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
+def load(
+    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
+) -> Dataset:
     """IMDb as 22,500 / 2,500 / 25,000 reviews, negative 0 and positive 1, cut at max_length bytes (4,000 by default).
 
     data_dir: folder that holds aclImdb or its .tar.gz, aclImdb itself, or the .tar.gz
@@ -99,7 +103,7 @@ def check_text(text: bytes, place: str) -> None:
         raise InputError(f"{place}: byte {error.start + 1} of the text is not UTF-8; convert or remove it") from None
 
 
-def byte_split(texts: bytearray, lengths, labels, documents: int = 1) -> Split:
+def byte_split(texts: bytearray, lengths: Iterable[int], labels: Iterable[int], documents: int = 1) -> Split:
     """Turn UTF-8 texts, end to end, into tokens without copying them: the split takes over the bytearray.
 
     Raises: InputError for a byte 0xFF, which UTF-8 never holds: byte + 1 would wrap to the padding.
@@ -109,10 +113,10 @@ def byte_split(texts: bytearray, lengths, labels, documents: int = 1) -> Split:
     tokens = np.frombuffer(texts, dtype=np.uint8)
     tokens += 1
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    return Split(tokens, offsets, np.array(labels, dtype=np.int64), documents)
+    return Split(tokens, offsets, np.array([*labels], dtype=np.int64), documents)
 
 
-def hold_out(split: Split, seed: int, source) -> tuple[Split, Split]:
+def hold_out(split: Split, seed: int, source: object) -> tuple[Split, Split]:
     """Divide a training split at random into nine tenths to train on and one tenth to validate on.
 
     source: names the data set in the message
@@ -125,7 +129,7 @@ def hold_out(split: Split, seed: int, source) -> tuple[Split, Split]:
     return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
 
 
-def decode(tokens) -> str:
+def decode(tokens: ArrayLike) -> str:
     """The text of one row; padding is dropped, and bytes cut off in the middle of a character show as U+FFFD."""
     tokens = check_tokens(tokens, VOCAB_SIZE)
     return (tokens[tokens > 0] - 1).astype(np.uint8).tobytes().decode("utf-8", errors="replace")

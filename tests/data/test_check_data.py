@@ -60,6 +60,13 @@ def test_folders_found_are_named(tmp_path):
         assert tasks.TASKS[task].found({"difficulty": "easy"}, tmp_path) == [tmp_path / name]
 
 
+def test_a_dataset_is_loaded_by_names_too(tmp_path):
+    root = write_tree(tmp_path, FILES["text"])
+    assert len(load_dataset("text", {}, str(root), str(tmp_path / "store")).test) == 4
+    with pytest.raises(InputError, match="task 'imdb' is unknown; choose listops, text, retrieval"):
+        load_dataset("imdb", {}, root)
+
+
 @pytest.mark.parametrize("option", ["--resume", "--eval", "--out"])
 def test_checking_data_goes_with_no_run(option, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -61,6 +62,9 @@ def command_in(message):
     return re.search(r"(?:unpack|convert|remove) it: (.*?)(?:;|$)", message)[1]
 
 
+needs_links = pytest.mark.skipif(os.name == "nt", reason="makes symbolic links")
+
+
 def run(command):
     subprocess.run(command, shell=True, check=True, capture_output=True, timeout=60)
 
@@ -85,9 +89,7 @@ def test_the_command_in_the_message_mends_the_file(task, what, tmp_path):
     message = str(error.value)
     assert message.startswith(f"{path}: {what.rstrip(', ')}; ") and "\n" not in message
     command = command_in(message)
-    if shutil.which("sh") and all(
-        shutil.which(word) for word in re.findall(r"\b(?:tar|unzip|gunzip|iconv)\b", command)
-    ):
+    if shutil.which("iconv") and shutil.which("unzip"):  # a system of Unix's kind
         run(command)
         assert_same(load(task, tmp_path / "the data's"), expected(task))
 
@@ -105,7 +107,7 @@ def test_a_release_that_is_still_packed(task, name, tmp_path):
         with pytest.raises(InputError) as error:
             load(task, place)
         assert " archive; unpack it: " in str(error.value) and "\n" not in str(error.value)
-    if shutil.which("unzip" if name.endswith("zip") else "tar"):
+    if shutil.which("iconv") and shutil.which("unzip"):
         run(command_in(str(error.value)))
         assert_same(load(task, tmp_path), expected(task))
 
@@ -115,8 +117,9 @@ def test_an_archive_that_a_browser_gunzipped(task, name, tmp_path):
     write_tree(tmp_path, {name: tar_of(FILES[task])})
     with pytest.raises(InputError, match=f"{name} is a tar archive; unpack it: tar -xf") as error:
         load(task, tmp_path)
-    run(command_in(str(error.value)))
-    assert_same(load(task, tmp_path), expected(task))
+    if shutil.which("iconv"):
+        run(command_in(str(error.value)))
+        assert_same(load(task, tmp_path), expected(task))
 
 
 @pytest.mark.parametrize("task", ["listops", "retrieval"])
@@ -190,6 +193,7 @@ def test_a_wrong_header_is_shown(tmp_path):
 # reasons without a number
 
 
+@needs_links
 @pytest.mark.parametrize("task", sorted(FILES))
 def test_folders_that_cannot_be_looked_into(task, tmp_path):
     (tmp_path / "circle").symlink_to("circle")
@@ -201,6 +205,7 @@ def test_folders_that_cannot_be_looked_into(task, tmp_path):
     assert "there is no such folder" in str(error.value)
 
 
+@needs_links
 @pytest.mark.parametrize("task", sorted(FILES))
 def test_files_whose_links_lead_nowhere(task, tmp_path):
     path = write_tree(tmp_path, FILES[task]) / named_file(task)

@@ -1,6 +1,8 @@
 """Stored splits: made once, out of date when a source changes, never trusted when damaged."""
 
+import io
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -174,6 +176,23 @@ def test_whatever_the_write_raises_the_split_is_there(tmp_path, capsys, monkeypa
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "not stored" in err and f"({str(error) or 'MemoryError'})" in err
     assert not any((tmp_path / "store").iterdir())
+
+
+@pytest.mark.parametrize("stderr", [None, "closed", "full"])
+def test_a_warning_that_nobody_can_hear_costs_nothing(tmp_path, monkeypatch, capsys, stderr):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    stream = io.StringIO() if stderr else None
+    if stderr == "closed":
+        stream.close()
+    elif stderr == "full":
+        stream.write = full
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        assert_same(stored_split([], tmp_path / "file", "v1", Reader(SPLIT)), SPLIT)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_source_that_is_gone_is_left_to_the_reader(tmp_path):
