@@ -96,7 +96,7 @@ def _broken(archive: Path, error: BaseException) -> InputError:
 
 
 class _BoundedGzip(gzip.GzipFile):
-    """Stops a decompression bomb wherever it sits, long headers included, which tarfile reads in one piece."""
+    """Limits what an archive may unpack to. Long headers count, too: tarfile reads one in a single piece."""
 
     def read(self, size=-1):
         data = super().read(size)

@@ -17,7 +17,7 @@ from .cifar_pickle import read_batch
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
 from .lookalike import START, describe
 from .sources import Layout, list_files, locate, read_files
-from .stored import FOLDER, AnyPath, stored_split
+from .stored import STORE, AnyPath, stored_split
 from .text import hold_out
 
 VOCAB_SIZE = 257  # a grey value 0 .. 255, + 1; 0 is padding
@@ -60,10 +60,10 @@ def load(
     seed = check_integer("seed", seed, 0)
     source = locate(data_dir, LAYOUT, warn)
     files = list_files(source, LAYOUT)
-    folder = Path(cache_dir or source.parent / FOLDER)
+    store = Path(cache_dir or source.parent / STORE)
     splits = functools.cache(lambda: read_images(source))  # one pass over the archive for both
-    train = stored_split(files, folder, "image-train-1", lambda: splits()["train"])
-    test = stored_split(files, folder, "image-test-1", lambda: splits()["test"])
+    train = stored_split(files, store, "image-train-1", lambda: splits()["train"])
+    test = stored_split(files, store, "image-test-1", lambda: splits()["test"])
     train, val = hold_out(train, seed, source)
     return Dataset("image", VOCAB_SIZE, CLASSES, LENGTH, train, val, test, decode)
 

@@ -12,7 +12,7 @@ def read_lines(path: Path, longest: int, remedy: str) -> Iterator[tuple[int, byt
     """Yield (number, line) without line ends, LF or CRLF. Blank lines at the end of the file are no rows.
 
     longest: bytes of a line; keeps a file without line ends from being read in one piece
-    Raises: InputError naming the line; for a file that is packed or no UTF-8, saying what it is.
+    Raises: InputError naming the line. Of a file that is packed, in UTF-16 or a web page, it says what the file is.
     """
     try:
         with path.open("rb") as file:

@@ -15,7 +15,7 @@ from ..system.files import write_atomically
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
 from .lines import read_lines
 from .sources import find_splits
-from .stored import FOLDER, AnyPath, stored_split
+from .stored import STORE, AnyPath, stored_split
 
 # Fixed, never gathered from data: a model that is loaded again must find the same ids.
 NAMES = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # id 0 is padding, digit d is d + 1
@@ -25,7 +25,7 @@ CLASSES = 10
 MAX_LENGTH = 2000  # LRA's, without parentheses
 SPLITS = ("train", "val", "test")
 FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-# The folder in DATA_DIR of what source=generated draws: never taken for LRA's files, nor the reverse.
+# The folder below DATA_DIR that source=generated writes: drawn files and LRA's own are never taken for each other.
 GENERATED = "generated"
 REMEDY = (
     "unpack listops-1000 of LRA's release, or generate it with rmaat_np.data.listops_generator.generate_lra(DATA_DIR)"
@@ -111,9 +111,9 @@ def load(
     """
     max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)
     files = find_files(Path(data_dir))
-    folder = Path(cache_dir or Path(data_dir) / FOLDER)
+    store = Path(cache_dir or Path(data_dir) / STORE)
     train, val, test = (
-        stored_split([path], folder, f"listops-{max_length}-1", partial(read_tsv, path, max_length)) for path in files
+        stored_split([path], store, f"listops-{max_length}-1", partial(read_tsv, path, max_length)) for path in files
     )
     return Dataset("listops", VOCAB_SIZE, CLASSES, max_length, train, val, test, decode)
 

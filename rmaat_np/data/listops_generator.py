@@ -17,7 +17,7 @@ Rows = tuple[int, int, int]  # of train, val and test
 # LRA's node: an operator with probability 1/4, each of the 4 alike, else a digit, each of the 10 alike. In 80ths.
 _NODES = np.repeat(np.arange(1, CLOSE, dtype=np.uint8), [6] * 10 + [5] * 4)
 _TREES = 1000  # drawn at a time; a change changes what a seed gives
-_FUTILE = 200  # draws in a row without a single new tree, after which there are none left to find
+_FUTILE = 200  # draws in a row without a new tree: then every tree has been found
 
 
 def generate(

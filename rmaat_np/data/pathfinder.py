@@ -1,7 +1,7 @@
 """LRA's Pathfinder task: do both discs lie on the same dashed curve? One pixel one token, row by row.
 
-Data: pathfinder32 of LRA's release. LRA splits it 80/10/10; here the images are shuffled with a fixed seed and cut so,
-whence two seeds mean two different test sets. Without the release, draw images (pathfinder_generator.py).
+Data: pathfinder32 of LRA's release, which has no splits. LRA cuts it 80/10/10. Here the images are shuffled with a
+fixed seed before the cut, so another seed gives another test set. `pathfinder_generator` needs no release.
 """
 
 import io
@@ -18,7 +18,7 @@ from .dataset import Dataset, Split, check_integer, check_split
 from .image import VOCAB_SIZE, decode
 from .lookalike import START, describe
 from .sources import list_folder, not_found, read_error, read_whole
-from .stored import FOLDER, AnyPath, stored_split
+from .stored import STORE, AnyPath, stored_split
 
 SIZE = 32
 LENGTH = SIZE * SIZE
@@ -56,7 +56,7 @@ def load(data_dir: AnyPath, *, difficulty: str = "hard", seed: int = 0, cache_di
     if not metadata:
         raise InputError(f"{folder / 'metadata'}: no .npy files; {REMEDY}")
     sources = metadata + list_images(folder)
-    store = Path(cache_dir or Path(data_dir) / FOLDER)
+    store = Path(cache_dir or Path(data_dir) / STORE)
     split = stored_split(sources, store, f"pathfinder-{difficulty}-1", lambda: read_images(folder, metadata))
     if len(split) < 10:
         raise InputError(f"{folder}: {len(split)} images are too few for splits of 80/10/10; give at least 10")

@@ -1,9 +1,9 @@
 """Draw Pathfinder images: the procedure of the original generator with LRA's parameters, in NumPy.
 
-Two target snakes of short paddles grow from seeds near each other, turning as they like but keeping clear of what is
-there; short distractor snakes follow where room is left; a disc marks one end of each target. The label is 1 when both
-discs are on the same snake. Rules: Linsley et al. 2018 (arXiv:1805.08315) as their generator has them
-(drewlinsley/pathfinder, 2019), its quirks included, for they shape the statistics. Parameters: LRA's Pathfinder32.
+Two target snakes of short paddles grow from seeds near each other. They turn at random and keep clear of what is there.
+Short distractor snakes follow where room is left. A disc marks one end of each target. The label is 1 when both discs
+are on the same snake. Rules: Linsley et al. 2018 (arXiv:1805.08315), as in their generator (drewlinsley/pathfinder,
+2019). Its quirks are kept, because they shape the statistics. Parameters: LRA's Pathfinder32.
 """
 
 from pathlib import Path
@@ -36,9 +36,9 @@ FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
 
 
 def generate_dataset(cache_dir: AnyPath, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
-    """Pathfinder drawn rather than downloaded, split 80/10/10; drawn once, then read from cache_dir.
+    """Drawn Pathfinder images, split 80/10/10. They are drawn once and kept in cache_dir for the next run.
 
-    count: images over all splits; LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
+    count: images of all splits together. LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
     Raises: InputError for an unknown difficulty, a count below 10, or a negative seed.
     """
     count = check_integer("count", count, 10)  # fewer leave a split of 80/10/10 empty

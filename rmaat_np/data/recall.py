@@ -1,7 +1,7 @@
 """The recall probe: one class token somewhere in the first segment, noise afterwards. Does the memory carry it?
 
 With the readout from the memory tokens only, the answer must travel through every memory update to the last segment.
-It is no Long Range Arena task; it takes minutes where those take hours, and it isolates what the recurrence is for.
+The probe is no Long Range Arena task. It takes minutes where those take hours. It tests the recurrence alone.
 """
 
 from collections.abc import Sequence

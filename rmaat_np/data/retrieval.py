@@ -15,7 +15,7 @@ from . import text
 from .dataset import Dataset, Split, check_integer, check_split
 from .lines import read_lines
 from .sources import find_splits
-from .stored import FOLDER, AnyPath, stored_split
+from .stored import STORE, AnyPath, stored_split
 
 VOCAB_SIZE = text.VOCAB_SIZE
 MAX_LENGTH = 4000  # LRA's cut, of each document
@@ -44,9 +44,9 @@ def load(
     """
     max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)
     files = find_files(Path(data_dir))
-    folder = Path(cache_dir or Path(data_dir) / FOLDER)
+    store = Path(cache_dir or Path(data_dir) / STORE)
     train, val, test = (
-        stored_split([path], folder, f"retrieval-{max_length}-1", partial(read_pairs, path, max_length))
+        stored_split([path], store, f"retrieval-{max_length}-1", partial(read_pairs, path, max_length))
         for path in files
     )
     return Dataset("retrieval", VOCAB_SIZE, 2, max_length, train, val, test, decode)

@@ -1,7 +1,8 @@
 """Find a data set's files: one way to walk and match for every reader.
 
-What does not belong to the data set decides nothing. Hidden files and foreign names are left alone, an archive that
-cannot be read is named only when nothing else fits, and a half-extracted folder loses to the archive beside it.
+What does not belong to the data set decides nothing. Hidden files and foreign names are left alone. An archive that
+cannot be read is named only when nothing else fits. A half-extracted folder is passed over if the archive beside it has
+more of the files.
 """
 
 import errno
@@ -40,9 +41,9 @@ class Layout:
 def locate(data_dir: AnyPath, layout: Layout, tell: Callable[[str], None] | None = None) -> Path:
     """Find the data set: its folder, or the .tar.gz that holds such a folder.
 
-    data_dir: that folder, the .tar.gz itself, or the folder that contains either. A folder comes first, unless files
-        are missing in it that the archive has.
-    tell: called with one line when such an unfinished folder is passed over
+    data_dir: that folder, the .tar.gz itself, or the folder that contains either. A folder comes before an archive,
+        unless the folder lacks files and the archive has more.
+    tell: called with one line when such a folder is passed over
     Raises: InputError when there is none, or when several archives qualify.
     """
     path = Path(data_dir).absolute()
@@ -147,6 +148,7 @@ def not_found(data_dir: Path, what: str, words: tuple[str, ...], remedy: str) ->
 
 
 def _reason(data_dir: Path, words: tuple[str, ...]) -> str:
+    """Why nothing was found, as the middle of a message; "" if no reason shows."""
     if os.path.isfile(data_dir):  # a release that was not unpacked
         try:
             what = describe(data_dir, first_bytes(data_dir))

@@ -12,7 +12,7 @@ from ..system.terminal import warn
 from .dataset import Split
 
 AnyPath = str | os.PathLike[str]
-FOLDER = ".rmaat_cache"  # in the folder of the data, unless the caller names another; `--cache-dir` in the command
+STORE = ".rmaat_cache"  # the folder for it in the folder of the data, unless the caller names another
 
 
 def stored_split(sources: list[Path], folder: AnyPath, version: str, read: Callable[[], Split]) -> Split:

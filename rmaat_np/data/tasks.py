@@ -9,7 +9,7 @@ from ..system.terminal import warn
 from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
 from .dataset import Dataset
 from .sources import locate
-from .stored import FOLDER, AnyPath
+from .stored import STORE, AnyPath
 
 SPLITS = ("train", "val", "test")
 
@@ -22,7 +22,7 @@ class Task:
     found(options, data_dir): the files or the folder that load would read; empty for data that are drawn
     expected: the files that a user must provide, as a tree; empty if there are none
     as_text: True when a row reads as text, False when it is a picture
-    rows: of train, val and test in the whole data set; None if there is none to read
+    rows: at least so many have train, val and test of the whole data set; None if there is none to read
     Raises: both functions raise InputError naming what is missing or wrong.
     """
 
@@ -37,7 +37,7 @@ def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath
     """Read or draw a task's three splits, with seed 0 whatever the run's own: runs are compared on the same rows.
 
     options: the preset's data table; cache_dir: of stored arrays, by default data_dir/.rmaat_cache
-    Files that hold more or less than the whole data set are read; stderr says so.
+    A part of the data set is read, too; stderr then says how much of it there is.
     Raises: InputError naming what is missing or wrong.
     """
     if task not in TASKS:
@@ -45,8 +45,10 @@ def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath
     dataset = TASKS[task].load(options, Path(data_dir), Path(cache_dir) if cache_dir else None)
     if options.get("source", "files") == "files" and (whole := TASKS[task].rows):
         found = (len(dataset.train), len(dataset.val), len(dataset.test))
-        if found != whole:
-            rows = ", ".join(f"{n:,} of {all_:,} {name}" for n, all_, name in zip(found, whole, SPLITS, strict=True))
+        if any(here < all_ for here, all_ in zip(found, whole, strict=True)):
+            rows = ", ".join(
+                f"{here:,} of {all_:,} {name}" for here, all_, name in zip(found, whole, SPLITS, strict=True)
+            )
             warn(f"{data_dir}: not the whole data set of task {task}: {rows} rows")
     return dataset
 
@@ -56,9 +58,9 @@ def _load_listops(options, data_dir, cache_dir):
     if source == "short":
         limits = {key: options[key] for key in ("min_length", "max_length", "max_depth", "max_args")}
         rows = (options["train_rows"], 1_000, 2_000)
-        return listops_generator.load_short(cache_dir or data_dir / FOLDER, rows=rows, **limits)
+        return listops_generator.load_short(cache_dir or data_dir / STORE, rows=rows, **limits)
     if source == "generated":
-        cache_dir, data_dir = cache_dir or data_dir / FOLDER, data_dir / listops.GENERATED
+        cache_dir, data_dir = cache_dir or data_dir / STORE, data_dir / listops.GENERATED
         if not (data_dir / "listops-1000").exists():
             listops_generator.generate_lra(data_dir)
     return listops.load(data_dir, max_length=options.get("max_length"), cache_dir=cache_dir)
@@ -73,7 +75,7 @@ def _find_listops(options, data_dir):
 
 def _load_pathfinder(options, data_dir, cache_dir):
     if _source("pathfinder", options, "files", "generated") == "generated":
-        folder = cache_dir or data_dir / FOLDER
+        folder = cache_dir or data_dir / STORE
         return pathfinder_generator.generate_dataset(folder, difficulty=options["difficulty"], count=options["images"])
     return pathfinder.load(data_dir, difficulty=options["difficulty"], cache_dir=cache_dir)
 
@@ -96,29 +98,35 @@ def _source(task: str, options: dict, *known: str) -> str:
     """The option `source`. Raises: InputError if the task has no such source."""
     source = options.get("source", "files")
     if source not in known:
-        raise InputError(f"--set source={source}: unknown for {task}; choose {' or '.join(known)}")
+        raise InputError(f"source {source!r} is unknown for task {task}; choose {' or '.join(known)}")
     return source
 
 
 TASKS = {
-    "listops": Task(_load_listops, _find_listops, listops.EXPECTED, True, (96_000, 2_000, 2_000)),
+    "listops": Task(_load_listops, _find_listops, listops.EXPECTED, as_text=True, rows=(96_000, 2_000, 2_000)),
     "text": Task(
-        _load_files(text), lambda _, folder: [locate(folder, text.LAYOUT)], text.EXPECTED, True, (22_500, 2_500, 25_000)
+        _load_files(text),
+        lambda _, folder: [locate(folder, text.LAYOUT)],
+        text.EXPECTED,
+        as_text=True,
+        rows=(22_500, 2_500, 25_000),
     ),
     "retrieval": Task(
         _load_files(retrieval),
         lambda _, folder: retrieval.find_files(folder),
         retrieval.EXPECTED,
-        True,
-        (147_086, 18_090, 17_437),
+        as_text=True,
+        rows=(147_086, 18_090, 17_437),
     ),
     "image": Task(
         _load_files(image),
         lambda _, folder: [locate(folder, image.LAYOUT)],
         image.EXPECTED,
-        False,
-        (45_000, 5_000, 10_000),
+        as_text=False,
+        rows=(45_000, 5_000, 10_000),
     ),
-    "pathfinder": Task(_load_pathfinder, _find_pathfinder, pathfinder.EXPECTED, False, (160_000, 20_000, 20_000)),
-    "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], "", True),
+    "pathfinder": Task(  # of the 200,000 easy images, one is empty in the release
+        _load_pathfinder, _find_pathfinder, pathfinder.EXPECTED, as_text=False, rows=(160_000, 19_999, 19_999)
+    ),
+    "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], "", as_text=True),
 }

@@ -17,7 +17,7 @@ from ..system.terminal import warn
 from .dataset import Dataset, Split, check_integer, check_split, check_tokens
 from .lookalike import START, describe, kind_of
 from .sources import Layout, list_files, locate, read_files
-from .stored import FOLDER, AnyPath, stored_split
+from .stored import STORE, AnyPath, stored_split
 
 VOCAB_SIZE = 257  # a byte + 1; 0 is padding
 MAX_LENGTH = 4000  # LRA's cut
@@ -58,10 +58,10 @@ def load(
     seed = check_integer("seed", seed, 0)
     source = locate(data_dir, LAYOUT, warn)
     files = list_files(source, LAYOUT)
-    folder = Path(cache_dir or source.parent / FOLDER)
+    store = Path(cache_dir or source.parent / STORE)
     splits = functools.cache(lambda: read_reviews(source, max_length))  # one pass over the archive for both
-    train = stored_split(files, folder, f"text-train-{max_length}-1", lambda: splits()["train"])
-    test = stored_split(files, folder, f"text-test-{max_length}-1", lambda: splits()["test"])
+    train = stored_split(files, store, f"text-train-{max_length}-1", lambda: splits()["train"])
+    test = stored_split(files, store, f"text-test-{max_length}-1", lambda: splits()["test"])
     train, val = hold_out(train, seed, source)
     return Dataset("text", VOCAB_SIZE, 2, max_length, train, val, test, decode)
 

@@ -5,6 +5,7 @@ import io
 import os
 import tarfile
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from helpers import image_files
@@ -197,6 +198,15 @@ def test_counts_that_are_not_the_whole_data_sets_are_said(task, tmp_path, capsys
         train, whole = len(dataset.train), TASKS[task].rows[0]
         assert out == "" and err.count("\n") == 1
         assert f"not the whole data set of task {task}: {train:,} of {whole:,} train, " in err
+
+
+@pytest.mark.parametrize("task", TASKS_OF_FILES)
+def test_of_a_whole_data_set_nothing_is_said(task, tmp_path, capsys, monkeypatch):
+    root, here = write_tree(tmp_path, FILES[task]), expected(task)
+    rows = (len(here.train), len(here.val), len(here.test))
+    monkeypatch.setitem(TASKS, task, replace(TASKS[task], rows=rows))
+    load_dataset(task, {"source": "files", "difficulty": "hard"}, root)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_drawn_data_is_whole_by_definition(tmp_path, capsys):

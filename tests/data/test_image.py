@@ -18,7 +18,7 @@ def load_with(root, name, content, kind="py"):
     write_folder(root, tree(kind) | {f"cifar-10-batches-{kind}/{name}": content})
     with pytest.raises(InputError) as error:
         image.load(root)
-    assert not list(root.rglob("*.np*"))  # no cache of what was read before the fault
+    assert not list(root.rglob("*.np*"))  # nothing stored of what was read before the fault
     message = str(error.value)
     assert "\n" not in message and f"cifar-10-batches-{kind}/{name}: " in message
     return message
@@ -62,7 +62,7 @@ def test_all_layouts_give_the_same_dataset(tmp_path):
     assert sorted(os.listdir(tmp_path / "c")) == [".rmaat_cache", "cifar-10-python.tar.gz"]  # nothing unpacked
 
 
-def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+def test_second_load_comes_from_the_store(tmp_path, monkeypatch):
     write_archive(tmp_path / "cifar-10-python.tar.gz", tree("py"))
     first = image.load(tmp_path)
     monkeypatch.setattr(image, "read_images", None)

@@ -44,10 +44,10 @@ def test_each_document_is_cut(tmp_path):
     assert data.decode(data.train.batch([0])[0][0]) == "firs\n\nseco"
     assert data.train.sequence(2, 0).tolist() == [1, 14, 47]
     assert data.max_length == data.train.lengths().max() == 4
-    assert retrieval.load(tmp_path).train.lengths().max() > 4  # not the cache of the other
+    assert retrieval.load(tmp_path).train.lengths().max() > 4  # not the arrays stored for the other
 
 
-def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+def test_second_load_comes_from_the_store(tmp_path, monkeypatch):
     first = retrieval.load(write(tmp_path))
     monkeypatch.setattr(retrieval, "read_pairs", lambda *_: pytest.fail("read again"))
     second = retrieval.load(tmp_path)

@@ -72,12 +72,12 @@ def change_time(source):
 
 @pytest.mark.parametrize("change", [change_size, change_time])
 def test_a_changed_source_is_read_again_in_place_of_the_old(tmp_path, source, change):
-    cache = tmp_path / "cache"
-    stored_split([source], cache, "v1", Reader(SPLIT))
+    store = tmp_path / "store"
+    stored_split([source], store, "v1", Reader(SPLIT))
     change(source)
-    assert_same(stored_split([source], cache, "v1", Reader(OTHER)), OTHER)
-    assert_same(stored_split([source], cache, "v1", Reader(SPLIT)), OTHER)
-    stored(cache)
+    assert_same(stored_split([source], store, "v1", Reader(OTHER)), OTHER)
+    assert_same(stored_split([source], store, "v1", Reader(SPLIT)), OTHER)
+    stored(store)
 
 
 def test_versions_paths_and_lists_of_sources_are_kept_apart(tmp_path, source):
@@ -86,7 +86,7 @@ def test_versions_paths_and_lists_of_sources_are_kept_apart(tmp_path, source):
     os.utime(twin, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
     read = Reader(SPLIT)
     for sources, version in (([source], "v1"), ([source], "v2"), ([twin], "v1"), ([source, twin], "v1"), ([], "v1")):
-        stored_split(sources, tmp_path / "cache", version, read)
+        stored_split(sources, tmp_path / "store", version, read)
     assert read.calls == 5
 
 
@@ -95,8 +95,8 @@ def test_a_source_that_changes_while_it_is_read_is_read_again(tmp_path, source):
         change_size(source)
         return SPLIT
 
-    stored_split([source], tmp_path / "cache", "v1", read)
-    assert_same(stored_split([source], tmp_path / "cache", "v1", Reader(OTHER)), OTHER)
+    stored_split([source], tmp_path / "store", "v1", read)
+    assert_same(stored_split([source], tmp_path / "store", "v1", Reader(OTHER)), OTHER)
 
 
 def test_no_damage_goes_unnoticed(tmp_path):
@@ -121,7 +121,7 @@ def test_a_long_array_whose_header_names_fewer_elements(tmp_path):
     assert_same(stored_split([], tmp_path, "v1", Reader(split)), split)
 
 
-def test_a_truncated_cache_is_made_anew(tmp_path):
+def test_a_truncated_file_is_made_anew(tmp_path):
     stored_split([], tmp_path, "v1", Reader(SPLIT))
     path = stored(tmp_path)
     whole = path.read_bytes()
@@ -137,17 +137,17 @@ def test_pickles_are_never_loaded(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "harm"),)
 
-    stored_split([], tmp_path / "cache", "v1", Reader(SPLIT))
-    path = stored(tmp_path / "cache")
+    stored_split([], tmp_path / "store", "v1", Reader(SPLIT))
+    path = stored(tmp_path / "store")
     with np.load(path) as arrays:
         hostile = dict(arrays) | {"labels": np.array([Mine(), Mine()])}
     np.savez(path, **hostile)
-    assert_same(stored_split([], tmp_path / "cache", "v1", Reader(SPLIT)), SPLIT)
+    assert_same(stored_split([], tmp_path / "store", "v1", Reader(SPLIT)), SPLIT)
     assert not (tmp_path / "harm").exists()
 
 
 def test_a_folder_that_cannot_be_written_only_warns(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         assert_same(stored_split([], place, "v1", Reader(SPLIT)), SPLIT)
         out, err = capsys.readouterr()
@@ -159,9 +159,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert_same(stored_split([], tmp_path / "cache", "v1", Reader(SPLIT)), SPLIT)
+    assert_same(stored_split([], tmp_path / "store", "v1", Reader(SPLIT)), SPLIT)
     assert "No space left on device" in capsys.readouterr().err
-    assert not any((tmp_path / "cache").iterdir())
+    assert not any((tmp_path / "store").iterdir())
 
 
 @pytest.mark.parametrize("error", [ValueError("Can't close the ZIP file"), RuntimeError("x"), MemoryError()])
