@@ -58,7 +58,7 @@ def _load(path: Path, key: str) -> Split | None:
 def _save(path: Path, key: str, split: Split) -> None:
     def write(file):
         arrays = {"tokens": split.tokens, "offsets": split.offsets, "labels": split.labels}
-        np.savez(file, key=np.array(key), documents=np.array(split.documents), **arrays)
+        np.savez(file, key=np.array(key), **arrays, documents=np.array(split.documents))
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
