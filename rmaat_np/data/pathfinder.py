@@ -73,7 +73,7 @@ def find_folder(data_dir: Path, difficulty: str) -> Path:
     found = [folder for folder in folders if os.path.isdir(folder)]
     if not found:
         what = f"no pathfinder32/{FOLDERS[difficulty]} here"
-        raise not_found(data_dir, what, ("lra_release", "pathfinder"), REMEDY)
+        raise not_found(data_dir, PARENTS, what, ("lra_release", "pathfinder"), REMEDY)
     return next((folder for folder in found if len(found) > 1 and list_metadata(folder)), found[0])
 
 

@@ -139,23 +139,27 @@ def find_splits(
     if partial is not None:
         packed = packed_beside(partial.parent, (partial.name.lower(),))
         raise InputError(f"{partial}: missing beside the others; {packed}{remedy}")
-    raise not_found(data_dir, f"no {names[0]} here or in {folders[1]}", words, remedy)
+    raise not_found(data_dir, folders, f"no {names[0]} here or in {folders[1]}", words, remedy)
 
 
-def not_found(data_dir: Path, what: str, words: tuple[str, ...], remedy: str) -> InputError:
-    """The InputError for a folder in which a data set is missing, with the reason as far as one shows."""
-    return InputError(f"{_place(data_dir)} {what}; {_reason(data_dir, words)}{remedy}")
+def not_found(data_dir: Path, folders: tuple[str, ...], what: str, words: tuple[str, ...], remedy: str) -> InputError:
+    """The InputError for a data set that is in none of the folders below data_dir, with the reason if one shows."""
+    return InputError(f"{_place(data_dir)} {what}; {_reason(data_dir, folders, words)}{remedy}")
 
 
-def _reason(data_dir: Path, words: tuple[str, ...]) -> str:
-    """Why nothing was found, as the middle of a message; "" if no reason shows."""
+def _reason(data_dir: Path, folders: tuple[str, ...], words: tuple[str, ...]) -> str:
+    """Why nothing was found, as the middle of a message; "" if no reason shows.
+
+    Raises: InputError for a folder that cannot be opened.
+    """
     if os.path.isfile(data_dir):  # a release that was not unpacked
         try:
             what = describe(data_dir, first_bytes(data_dir))
         except OSError as error:
             what = f"cannot be read ({error.strerror})"
         return f"it {what or 'is a file, not a folder'}; "
-    list_folder(data_dir)  # says so if the folder cannot be opened
+    for folder in folders:
+        list_folder(data_dir / folder)
     return packed_beside(data_dir, words)
 
 
