@@ -185,6 +185,19 @@ def check_split(split: Split, name: str, source: object, num_classes: int) -> Sp
     return split
 
 
+def hold_out(split: Split, seed: int, source: object) -> tuple[Split, Split]:
+    """Divide a training split at random into nine tenths to train on and one tenth to validate on.
+
+    source: names the data set in the message
+    Raises: InputError for fewer than two rows.
+    """
+    if len(split) < 2:
+        raise InputError(f"{source}: one training row is too few to hold out a validation set; give at least two")
+    order = np.random.default_rng(seed).permutation(len(split))
+    count = max(1, len(split) // 10)
+    return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
+
+
 def check_integer(name: str, value: Any, least: int) -> int:
     """The value as an int. Raises: InputError naming it, unless it is an integer of at least `least`."""
     try:

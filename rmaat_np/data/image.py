@@ -9,19 +9,16 @@ import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..system.terminal import warn
 from .cifar_pickle import read_batch
-from .dataset import Dataset, Split, check_integer, check_split, check_tokens
+from .dataset import Dataset, Split, check_integer, check_split, hold_out
 from .lookalike import START, describe
+from .pixels import LENGTH, VOCAB_SIZE, decode
 from .sources import Layout, list_files, locate, read_files
 from .stored import STORE, AnyPath, stored_split
-from .text import hold_out
 
-VOCAB_SIZE = 257  # a grey value 0 .. 255, + 1; 0 is padding
-LENGTH = 32 * 32
 CLASSES = 10
 REMEDY = "get cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html (--check-data shows the tree)"
 EXPECTED = """\
@@ -43,7 +40,6 @@ LAYOUT = Layout(
     remedy=REMEDY,
     words=("cifar",),
 )
-SHADES = np.array(list(" .:-=+*#%@"))  # dark to bright
 
 
 def load(
@@ -116,12 +112,3 @@ def read_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{len(content)} bytes are no whole number of 3,073-byte records")
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + 3 * LENGTH)
     return records[:, 1:], records[:, 0]
-
-
-def decode(tokens: ArrayLike) -> str:
-    """The picture as 32 lines of 32 characters, from ' ' (black, and padding) to '@' (white)."""
-    grey_values = np.maximum(check_tokens(tokens, VOCAB_SIZE) - 1, 0)
-    if grey_values.size != LENGTH:
-        raise InputError(f"{grey_values.size} tokens cannot be decoded; a picture has {LENGTH}")
-    shades = grey_values.reshape(32, 32) * len(SHADES) // 256
-    return "\n".join("".join(row) for row in SHADES[shades])

@@ -37,7 +37,7 @@ listops: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-resea
     basic_val.tsv                  2,000 rows
     basic_test.tsv                 2,000 rows
   a line: expression, value; separated by a tab, with the header Source, Target
-  or like them: python -c "from rmaat_np.data.listops_generator import generate_lra; generate_lra('DATA_DIR')"
+  or no files at all: --set source=generated draws such files, into DATA_DIR/generated
 """
 HEADER = b"Source\tTarget"
 MAX_LINE = 16 << 20  # bytes; keeps a file without line ends from being read in one piece

@@ -15,13 +15,11 @@ import numpy as np
 from ..errors import InputError
 from ..system.terminal import progress_bar, warn
 from .dataset import Dataset, Split, check_integer, check_split
-from .image import VOCAB_SIZE, decode
 from .lookalike import START, describe
+from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
 from .sources import list_folder, not_found, read_error, read_whole
 from .stored import STORE, AnyPath, stored_split
 
-SIZE = 32
-LENGTH = SIZE * SIZE
 FOLDERS = {"easy": "curv_baseline", "intermediate": "curv_contour_length_9", "hard": "curv_contour_length_14"}
 REMEDY = "unpack pathfinder32 of LRA's release, https://github.com/google-research/long-range-arena (see --check-data)"
 EXPECTED = """\
@@ -33,7 +31,7 @@ pathfinder: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-re
       curv_contour_length_14/      hard, the one that LRA reports
         metadata/<b>.npy           lines of text (or a NumPy array of text): imgs/<b> sample_<n>.png <n> <label> ...
         imgs/<b>/sample_<n>.png    32 x 32 pixels, 8-bit grey
-  or no files at all: draw the images
+  or no files at all: --set source=generated draws the images
 """
 PARENTS = ("", "pathfinder32", "lra_release/pathfinder32", "lra_release/lra_release/pathfinder32")
 METADATA = re.compile(r"[\w-]+\.npy", re.ASCII)  # neither "._0.npy" nor "0 copy.npy"

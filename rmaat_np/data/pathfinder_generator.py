@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import InputError
 from ..system.terminal import progress_bar
 from .dataset import Dataset, Split, check_integer
-from .image import VOCAB_SIZE, decode
-from .pathfinder import LENGTH, SIZE, divide
+from .pathfinder import divide
+from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
 from .stored import AnyPath, stored_split
 
 CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake

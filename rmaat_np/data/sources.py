@@ -233,6 +233,6 @@ def read_error(place: str, error: OSError, remedy: str) -> InputError:
         remedy = "make it readable"
     elif error.errno == errno.ELOOP:
         remedy = "its links lead in a circle, mend them"
-    elif error.errno in (errno.EIO, errno.ESTALE):
+    elif error.errno == errno.EIO:
         remedy = "the disk fails, copy the file anew"
     return InputError(f"{place} cannot be read ({error.strerror or error}); {remedy}")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..system.terminal import warn
-from .dataset import Dataset, Split, check_integer, check_split, check_tokens
+from .dataset import Dataset, Split, check_integer, check_split, check_tokens, hold_out
 from .lookalike import START, describe, kind_of
 from .sources import Layout, list_files, locate, read_files
 from .stored import STORE, AnyPath, stored_split
@@ -114,19 +114,6 @@ def byte_split(texts: bytearray, lengths: Iterable[int], labels: Iterable[int], 
     tokens += 1
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     return Split(tokens, offsets, np.array([*labels], dtype=np.int64), documents)
-
-
-def hold_out(split: Split, seed: int, source: object) -> tuple[Split, Split]:
-    """Divide a training split at random into nine tenths to train on and one tenth to validate on.
-
-    source: names the data set in the message
-    Raises: InputError for fewer than two rows.
-    """
-    if len(split) < 2:
-        raise InputError(f"{source}: one training row is too few to hold out a validation set; give at least two")
-    order = np.random.default_rng(seed).permutation(len(split))
-    count = max(1, len(split) // 10)
-    return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
 
 
 def decode(tokens: ArrayLike) -> str:

@@ -41,15 +41,24 @@ def changed_tree(draw, files: dict) -> dict:
     return files
 
 
+def saved(protocol):
+    """A batch as Python 3 saves it: str keys, and labels as a list or as an array."""
+
+    def encode(pixels, labels):
+        return pickle.dumps({"data": pixels, "labels": labels if protocol % 4 else labels.tolist()}, protocol)
+
+    return encode
+
+
 TREES = {
     "listops": (listops.load, FILES["listops"]),
     "text": (text.load, FILES["text"]),
     "retrieval": (retrieval.load, FILES["retrieval"]),
     "image, pickles": (image.load, FILES["image"]),
-    "image, pickles of Python 3": (
-        image.load,
-        image_files.tree("py", lambda pixels, labels: pickle.dumps({b"data": pixels, b"labels": labels.tolist()})),
-    ),
+    **{
+        f"image, pickles of Python 3, protocol {n}": (image.load, image_files.tree("py", saved(n)))
+        for n in (0, 2, 4, 5)
+    },
     "image, binary": (image.load, image_files.tree("bin")),
     "pathfinder": (pathfinder.load, FILES["pathfinder"]),
 }

@@ -9,6 +9,7 @@ import pytest
 from helpers.text_files import IGNORED, REVIEWS, write_archive
 
 from rmaat_np.data import archive, text
+from rmaat_np.data.dataset import hold_out
 from rmaat_np.errors import InputError
 
 
@@ -120,7 +121,7 @@ def test_missing_data_set_says_where_to_get_it(tmp_path, place):
 def test_one_training_row_cannot_be_divided(tmp_path):
     row = text.byte_split(bytearray(b"a"), [1], [0])
     with pytest.raises(InputError, match="here: one training row is too few"):
-        text.hold_out(row, 0, "here")
+        hold_out(row, 0, "here")
 
 
 def test_two_archives_are_ambiguous(tmp_path):
