@@ -4,6 +4,11 @@ import errno
 from pathlib import Path
 
 
+def escaped(text: str) -> str:
+    """The text on one line: control characters, line ends and undecodable bytes as backslash escapes; letters stay."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class InputError(ValueError):
     """A file, row, option or field that cannot be used; the message is one line and names the remedy.
 
@@ -12,7 +17,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+        super().__init__(escaped(message))
 
 
 class WriteError(InputError):
