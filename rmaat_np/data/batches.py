@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import InputError
-from .dataset import Split, check_integer
+from ..errors import InputError, check_integer
+from .dataset import Split
 
 BUCKET = 64  # batches whose rows are sorted by length together
 

@@ -1,9 +1,7 @@
 """What every task reader returns: ragged token sequences, labels, and padded batches cut from them."""
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -196,17 +194,6 @@ def hold_out(split: Split, seed: int, source: object) -> tuple[Split, Split]:
     order = np.random.default_rng(seed).permutation(len(split))
     count = max(1, len(split) // 10)
     return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
-
-
-def check_integer(name: str, value: Any, least: int) -> int:
-    """The value as an int. Raises: InputError naming it, unless it is an integer of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise InputError(f"{name} is {value!r:.40}; it must be an integer of at least {least}")
-    return number
 
 
 def check_tokens(tokens: ArrayLike, vocab_size: int) -> np.ndarray:

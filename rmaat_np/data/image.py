@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.terminal import warn
 from .cifar_pickle import read_batch
-from .dataset import Dataset, Split, check_integer, check_split, hold_out
+from .dataset import Dataset, Split, check_split, hold_out
 from .lookalike import START, describe
 from .pixels import LENGTH, VOCAB_SIZE, decode
 from .sources import Layout, list_files, locate, read_files

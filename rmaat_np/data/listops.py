@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.files import write_atomically
-from .dataset import Dataset, Split, check_integer, check_split, check_tokens
+from .dataset import Dataset, Split, check_split, check_tokens
 from .lines import read_lines
 from .sources import find_splits
 from .stored import STORE, AnyPath, stored_split

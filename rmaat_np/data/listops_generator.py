@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.terminal import progress_bar
-from .dataset import Dataset, Split, check_integer, make_split
+from .dataset import Dataset, Split, make_split
 from .listops import CLASSES, CLOSE, MAX_LENGTH, MIN, SPLITS, VOCAB_SIZE, decode, write_tsv
 from .stored import AnyPath, stored_split
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.terminal import progress_bar, warn
-from .dataset import Dataset, Split, check_integer, check_split
+from .dataset import Dataset, Split, check_split
 from .lookalike import START, describe
 from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
 from .sources import list_folder, not_found, read_error, read_whole

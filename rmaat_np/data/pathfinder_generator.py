@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.terminal import progress_bar
-from .dataset import Dataset, Split, check_integer
+from .dataset import Dataset, Split
 from .pathfinder import divide
 from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
 from .stored import AnyPath, stored_split

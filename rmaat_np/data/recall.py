@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
-from .dataset import Dataset, Split, check_integer, check_tokens
+from ..errors import InputError, check_integer
+from .dataset import Dataset, Split, check_tokens
 
 CLASSES = 10
 NOISE = 16  # ids 1 .. 10 are the classes, 11 .. 26 noise, 0 padding

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.terminal import warn
-from .dataset import Dataset, Split, check_integer, check_split, check_tokens, hold_out
+from .dataset import Dataset, Split, check_split, check_tokens, hold_out
 from .lookalike import START, describe, kind_of
 from .sources import Layout, list_files, locate, read_files
 from .stored import STORE, AnyPath, stored_split

@@ -111,7 +111,7 @@ def test_rows_that_are_not_there(rows):
     ("arguments", "message"),
     [
         (([], 4, 0), "no rows"),
-        (([3], 0, 0), "batch_size is 0; it must be an integer of at least 1"),
+        (([3], 0, 0), "batch_size is 0, but it must be a whole number, at least 1"),
         (([3], 1.5, 0), "batch_size is 1.5"),
         (([3], 4, -1), "seed is -1"),
         (([3], 4, True), "seed is True"),
@@ -129,7 +129,7 @@ def test_every_reader_checks_its_numbers(task, name, value, tmp_path):
     if (name, task) in (("max_length", "pathfinder"), ("seed", "listops"), ("seed", "retrieval")):
         pytest.skip("not used")
     reader = {"listops": listops, "text": text, "retrieval": retrieval, "image": image, "pathfinder": pathfinder}[task]
-    with pytest.raises(InputError, match=f"{name} is {value}; it must be an integer of at least"):
+    with pytest.raises(InputError, match=f"{name} is {value}, but it must be a whole number, at least"):
         reader.load(write_tree(tmp_path, FILES[task]), **{name: value})
 
 
