@@ -17,6 +17,8 @@ import pytest
 from helpers.calls import SCRIPT, TINY, assert_refused
 
 import run_lra
+from rmaat_np import backend
+from rmaat_np.command import actions, signals
 from rmaat_np.data import recall
 from rmaat_np.system import machine
 from rmaat_np.training import loop
@@ -226,7 +228,7 @@ def test_interrupted_before_training(call, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_lra, "load_dataset", stop)
+    monkeypatch.setattr(actions, "load_dataset", stop)
     assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
 
 
@@ -234,8 +236,8 @@ def test_interrupted_before_training(call, monkeypatch):
 @pytest.mark.parametrize("resume", [False, True], ids=["new", "resumed"])
 def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    previous = signal.signal(number, run_lra.stop_at_once)  # SIGINT too: in the background it is ignored
-    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: os.kill(os.getpid(), number) or time.sleep(5))
+    previous = signal.signal(number, signals.stop_at_once)  # SIGINT too: in the background it is ignored
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: os.kill(os.getpid(), number) or time.sleep(5))
     try:
         outcome = call(*(["--resume", run] if resume else [*TINY, "--out", "new"]))
     finally:
@@ -357,7 +359,7 @@ def test_options_that_do_not_exist_or_do_not_go_together(call, options, fragment
 
 
 def test_rows_longer_than_the_model_reads(call, monkeypatch):
-    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
     outcome = call(*TINY, "--out", "run")
     assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "--set")
     assert not Path("run").exists()
@@ -452,7 +454,7 @@ def test_cupy_cannot_be_used(call, monkeypatch, cupy, remedy):
 
 def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
     assert_refused(call(*TINY, "--out", "run", "--tf32"), "--tf32", "--backend cupy")
-    monkeypatch.setattr(run_lra.backend, "use", lambda name: None)  # as if CuPy were usable
+    monkeypatch.setattr(backend, "use", lambda name: None)  # as if CuPy were usable
     options = ("--out", "run", "--backend", "cupy", "--tf32", "--dtype", "float64")
     assert_refused(call(*TINY, *options), "--tf32", "float64")
     assert not Path("run").exists()

@@ -155,10 +155,7 @@ def test_a_damaged_result_is_named(tmp_path, text):
 
 def job_in(folder):
     """A job whose folder is the given one."""
-    (job,) = compare.make_jobs(
-        folder, "recall", "quick", "rmaat", 1, {}, data_dir=folder, cache_dir=None, backend="numpy",
-        replay_budget=0, tf32=False, at_a_time=1,
-    )  # fmt: skip
+    (job,) = compare.make_jobs(folder, "recall", "quick", "rmaat", 1, {})
     return replace(job, folder=folder)
 
 
