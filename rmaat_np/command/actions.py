@@ -151,7 +151,8 @@ def train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespac
 def explain(error: Diverged, arguments: argparse.Namespace) -> str:
     """What diverged, and what to do about it."""
     advice = "start again with a lower --lr or clip_norm"
-    if error.checkpoint is not None and not (arguments.detect_anomaly and arguments.backend == "numpy"):
+    looked_for = arguments.detect_anomaly and arguments.backend == "numpy"
+    if error.repeatable and error.checkpoint is not None and not looked_for:
         place = options.same_place(arguments, backend="numpy", tf32=False)  # only NumPy tells its operations
         words = ("--resume", error.checkpoint, *place, "--detect-anomaly")
         advice = f"{options.command(*words)} names the operation{numpy_alone(arguments)}; {advice}"

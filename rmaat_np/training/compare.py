@@ -1,7 +1,8 @@
 """Several models, or variants of one, trained with the same data, steps and schedule: `run_lra.py --compare`.
 
 Every run is a process and a folder of its own, so that memory is measured apart. An interrupted comparison goes on:
-finished runs are kept, started ones are resumed.
+finished runs are kept, started ones are resumed. A comparing process that is killed leaves its runs to themselves: they
+go on to their end, and the same command finds their results.
 """
 
 import json
@@ -78,7 +79,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Process:
+class Started:
     """A run that is under way, and the file that keeps its stderr."""
 
     job: Job
@@ -179,9 +180,10 @@ def compare(
     make_folder(comparison.folder)
     with only_process(comparison.folder):
         failed: dict[str, str] = {}
-        running: list[Process] = []
+        running: list[Started] = []
         rows = write_tables(comparison, failed)
         waiting = [job for job in comparison.jobs if job.result() is None]
+        on_progress(sum(job.steps_done() for job in comparison.jobs))
         try:
             while running or (waiting and not should_stop()):
                 while waiting and len(running) < comparison.at_a_time and not should_stop():
@@ -189,57 +191,58 @@ def compare(
                     running.append(start(job, argv_of(job)))
                 ended = wait(running, should_stop)
                 on_progress(sum(job.steps_done() for job in comparison.jobs))
-                for process in ended:
-                    running.remove(process)
-                    failed |= close(process)
+                for started in ended:
+                    running.remove(started)
+                    failed |= close(started)
                     rows = write_tables(comparison, failed)
-                    report(f"{process.job.name}: {failed.get(process.job.name) or told(process.job)}")
+                    report(f"{started.job.name}: {failed.get(started.job.name) or told(started.job)}")
         finally:
-            for process in running:
-                process.process.kill()
-                close(process)
+            for started in running:
+                started.process.kill()
+                started.process.wait()
+                started.errors.close()
         if should_stop():
             raise Interrupted(folder=comparison.folder)
     return rows
 
 
-def start(job: Job, argv: list[str]) -> Process:
+def start(job: Job, argv: list[str]) -> Started:
     """Start a run in a session of its own: a Ctrl-C in the terminal reaches only the comparing process."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it); not a pipe, which would be full some day
     process = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
     )
-    return Process(job, process, errors)
+    return Started(job, process, errors)
 
 
-def wait(running: list[Process], should_stop: Callable[[], bool]) -> list[Process]:
+def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Started]:
     """Wait for a moment, or, if the comparison is to stop, until every run has saved.
 
     -> the processes that have ended by themselves; none if the comparison is to stop
     """
     if should_stop():
-        for process in running:
-            process.process.terminate()  # it saves its state first
-        for process in running:
-            process.process.wait()
-            process.errors.close()
+        for started in running:
+            started.process.terminate()  # it saves its state first
+        for started in running:
+            started.process.wait()
+            started.errors.close()
         running.clear()
     elif running:
         with suppress(subprocess.TimeoutExpired):
             running[0].process.wait(POLL)
-    return [process for process in running if process.process.poll() is not None]
+    return [started for started in running if started.process.poll() is not None]
 
 
-def close(process: Process) -> dict[str, str]:
-    """Close what an ended run leaves open. -> its name and why it left no result; empty if there is a result"""
-    code, errors = process.process.wait(), process.errors
-    with errors:
+def close(started: Started) -> dict[str, str]:
+    """Close what an ended run leaves open. -> {its name: why it left no result}, or {}"""
+    code = started.process.wait()
+    with started.errors as errors:
         errors.seek(max(0, errors.seek(0, os.SEEK_END) - REASON))
         lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-    if process.job.result() is not None:
+    if started.job.result() is not None:
         return {}
     reason = re.sub(r"^\S+\.py: ", "", lines[-1]) if lines else f"ended with exit code {code}"  # without its name
-    return {process.job.name: reason}
+    return {started.job.name: reason}
 
 
 def told(job: Job) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import backend
 from ..errors import InputError
+from .run import Run
 
 PACKAGE = str(Path(backend.__file__).parent)
 PIECES = ("forward", "replay", "backward")  # the events that end a piece of computing; see `ledger.Event`
@@ -22,7 +23,8 @@ class Diverged(Exception):
 
     step: 1 for the first; loss, gradient_norm: of that step, None where not known; first: what was not finite first;
     operation: "file.py:line: source, place", or None where it was not looked for or not found; checkpoint: the file
-    with the state before the step, or None; state: where the run's state is, as half a sentence.
+    with the state before the step, or None; state: where the run's state is, as half a sentence; repeatable: True if
+    the step, repeated from the checkpoint, can tell the operation; False if the update before it was the cause.
     """
 
     step: int
@@ -32,6 +34,7 @@ class Diverged(Exception):
     operation: str | None
     checkpoint: Path | None
     state: str
+    repeatable: bool
 
     def __str__(self) -> str:
         numbers = {"loss": self.loss, "gradient norm": self.gradient_norm}
@@ -50,27 +53,29 @@ def first_not_finite(arrays: Mapping[str, Any]) -> str | None:
     return None
 
 
-def diverged(run, row: dict, grads: dict, compute: Callable | None) -> Diverged:
+def diverged(run: Run, row: dict, grads: dict, compute: Callable | None) -> Diverged:
     """Save the state before a step, and say where the step's numbers stopped being finite.
 
-    run: a `Run`; row: the step's line of metrics; grads: its gradients; compute: its loss_and_grads as a function of
-    the options, to name the operation; or None
+    row: the step's line of metrics; grads: its gradients; compute: its loss_and_grads as a function of the options, to
+    name the operation; None: it is not to be named
     """
+    repeatable = True
     if (name := first_not_finite(run.params)) is not None:
-        first, compute = f"parameter {name}, after the update before", None
+        first, repeatable = f"parameter {name}, after the update before", False
     elif (name := first_not_finite(grads)) is not None:
         first = f"the gradient of {name}"
     else:
         first = "the norm itself, of finite gradients" if np.isfinite(row["loss"]) else "the loss"
-    operation = find_operation(compute) if compute is not None and backend.name == "numpy" else None
-    path = run.folder / "diverged.npz"
+    operation = None
+    if compute is not None and repeatable and backend.name == "numpy":  # CuPy sets no floating-point flags
+        operation = find_operation(compute)
+    path: Path | None = run.folder / "diverged.npz"
+    state = f"the state before this step is in {path}"
     try:
-        run.save(path.name)
+        run.save("diverged.npz")
     except InputError as error:
         path, state = None, f"the state before this step is lost ({error})"
-    else:
-        state = f"the state before this step is in {path}"
-    return Diverged(row["step"], row["loss"], row["grad_norm"], first, operation, path, state)
+    return Diverged(row["step"], row["loss"], row["grad_norm"], first, operation, path, state, repeatable)
 
 
 def find_operation(compute: Callable) -> str | None:

@@ -34,6 +34,9 @@ class Execution:
             raise InputError(f"--tf32: dtype is {dtype}, but TF32 is for float32; leave one of them out")
 
 
+DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs
+
+
 def activate(execution: Execution) -> None:
     """Set this process up to compute that way. For a program to call once, before its first array.
 

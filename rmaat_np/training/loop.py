@@ -7,7 +7,7 @@ is told what happens.
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..step import loss_and_grads, predict
 from ..system import machine
 from ..system.files import only_process, write_text
 from .divergence import Diverged, diverged, first_not_finite
-from .execution import Execution
+from .execution import DEFAULT, Execution
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
 
@@ -80,7 +80,7 @@ def evaluate(
 def train(
     run: Run,
     dataset: Dataset,
-    execution: Execution = Execution(),  # noqa: B008 (it is frozen)
+    execution: Execution = DEFAULT,
     *,
     should_stop: Callable[[], bool] = never,
     on_step: Callable[[dict], object] = ignore,
@@ -140,19 +140,21 @@ def train_steps(
     """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
     settings, progress = run.settings.train, run.progress
     order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
-    batches = read_ahead(dataset.train, order, progress.step)
-    while True:
-        due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
-        if due and progress.validated < progress.step:
-            validate(run, dataset, execution.workers, should_stop, report)
-        if should_stop():
-            raise Interrupted
-        if progress.step == settings.steps:
-            return
-        tokens, labels = next(batches)
-        row = train_step(run, tokens, labels, execution)
-        append_metrics(run.folder / "metrics.jsonl", row)
-        on_step(row)
+    with closing(
+        read_ahead(dataset.train, order, progress.step)
+    ) as batches:  # ends its thread at once, whatever happens
+        while True:
+            due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
+            if due and progress.validated < progress.step:
+                validate(run, dataset, execution.workers, should_stop, report)
+            if should_stop():
+                raise Interrupted
+            if progress.step == settings.steps:
+                return
+            tokens, labels = next(batches)
+            row = train_step(run, tokens, labels, execution)
+            append_metrics(run.folder / "metrics.jsonl", row)
+            on_step(row)
 
 
 def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution) -> dict:
@@ -206,7 +208,7 @@ def check_healthy(run: Run, val_loss: float = 0.0) -> None:
     if name is not None or not np.isfinite(val_loss):
         first = f"validation loss {val_loss}" if name is None else f"{name}, after the update"
         kept = "last.npz holds the state of the last save"
-        raise Diverged(run.progress.step, None, None, first, None, None, kept)
+        raise Diverged(run.progress.step, None, None, first, None, None, kept, repeatable=False)
 
 
 def test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -> dict:

@@ -222,8 +222,11 @@ def test_update_that_overflows_is_never_saved_as_last(tmp_path, data, monkeypatc
 
 def test_parameter_that_was_not_finite_before(tmp_path, data, monkeypatch):
     broken_before(monkeypatch, 3, "embed.token", np.inf)
-    with pytest.raises(loop.Diverged, match="step 3: .*: parameter embed.token, after the update before"):
-        loop.train(start(tmp_path / "run", data), data)
+    monkeypatch.setattr(divergence, "find_operation", lambda _: pytest.fail("no operation of this step did it"))
+    with pytest.raises(loop.Diverged, match="step 3: .*: parameter embed.token, after the update before") as error:
+        loop.train(start(tmp_path / "run", data), data, Execution(detect_anomaly=True))
+    assert not error.value.repeatable and error.value.checkpoint is not None
+    assert actions.explain(error.value, options.parse_arguments([])).count("--") == 1, "only a lower --lr helps"
 
 
 def test_state_that_cannot_be_saved(tmp_path, data, monkeypatch):
