@@ -140,9 +140,8 @@ def train_steps(
     """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
     settings, progress = run.settings.train, run.progress
     order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
-    with closing(
-        read_ahead(dataset.train, order, progress.step)
-    ) as batches:  # ends its thread at once, whatever happens
+    # closed at once: its thread ends here, and not in the middle of whatever the garbage collector interrupts later
+    with closing(read_ahead(dataset.train, order, progress.step)) as batches:
         while True:
             due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
             if due and progress.validated < progress.step:

@@ -1,8 +1,11 @@
 """The terminal: bars that need no terminal, and lines that never end a run."""
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +30,7 @@ def test_a_bar_over_an_iterable_and_by_hand(capsys):
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_a_bar_in_a_terminal():
     ours, theirs = os.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     code = "from rmaat_np.system.terminal import progress_bar\n"
     code += "for _ in progress_bar(range(3), unit='image', label='drawing', initial=2, total=5): pass"
     subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=ROOT, check=True, timeout=60)

@@ -276,6 +276,18 @@ def test_training_in_a_thread(tmp_path, data, whole, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_no_thread_is_left_behind(tmp_path, data, monkeypatch):
+    """An error keeps the frames of the loop alive, as a notebook does; the thread that reads ahead must not wait there.
+
+    The garbage collector would end it at any moment, and hang where that is inside another executor.
+    """
+    before = threading.active_count()
+    at_step(monkeypatch, 3, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept:
+        loop.train(start(tmp_path / "run", data), data)
+    assert kept.value.__traceback__ is not None and threading.active_count() == before
+
+
 def test_should_stop_is_asked_once_a_step_and_between_batches(tmp_path, data, monkeypatch):
     """Steps 1 to 12, and 3 batches for each of 3 validations, 4 for each of 2 tests; a last time before the test."""
     asked = []
