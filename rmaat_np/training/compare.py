@@ -202,6 +202,7 @@ def compare(
                 started.process.wait()
                 started.errors.close()
         if should_stop():
+            write_tables(comparison, failed)
             raise Interrupted(folder=comparison.folder)
     return rows
 

@@ -91,7 +91,7 @@ def test_interrupted_and_gone_on_with(tmp_path):
     assert process.returncode == 130, stderr
     assert "go on with: python run_lra.py" in stderr.splitlines()[-1] and "Traceback" not in stderr
     assert (tmp_path / "out" / "rmaat-seed0" / "last.npz").exists()
-    assert "Not run: " in (tmp_path / "out" / "table.md").read_text()
+    assert "Not run: rmaat-seed0 (not finished); " in (tmp_path / "out" / "table.md").read_text()
     assert run_lra.main([*arguments, str(tmp_path / "out")]) == 0
     assert run_lra.main([*arguments, str(tmp_path / "whole")]) == 0
     results = [json.loads((tmp_path / folder / "table.json").read_text()) for folder in ("out", "whole")]
