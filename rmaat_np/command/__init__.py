@@ -1,1 +1,5 @@
-"""The command run_lra.py: its options, and a function for each thing that it does."""
+"""The command `python run_lra.py`: what it reads, prints and answers to signals. Nothing imports it."""
+
+from . import main
+
+__all__ = ["main"]

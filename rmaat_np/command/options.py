@@ -5,80 +5,82 @@ import shlex
 from pathlib import Path
 
 from .. import params, step
+from ..errors import InputError
 from ..system.machine import default_workers
 from ..system.terminal import Parser
 from ..training import settings
+from ..training.execution import Execution
 
 DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
+SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
 
 
-def parse_arguments(argv=None) -> argparse.Namespace:
-    """The command line; argparse refuses unknown options with exit code 2."""
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line. argparse refuses unknown options with exit code 2."""
     parser = Parser(prog="run_lra.py", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--task", choices=settings.TASKS, help="default listops")
-    parser.add_argument(
-        "--preset", type=word, help="sizes and schedule, rmaat_np/training/presets/TASK.toml; default quick"
-    )
-    parser.add_argument("--model", choices=settings.MODELS, help="default rmaat")
-    parser.add_argument(
-        "--backend", choices=("numpy", "cupy"), default="numpy", help="where arrays live and are computed on"
-    )
-    parser.add_argument("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
-    parser.add_argument("--tf32", action="store_true", help="round float32 matrix products to TF32, with cupy only")
-    parser.add_argument("--method", choices=step.METHODS, help="default: the model's own")
-    parser.add_argument("--steps", type=int, help="training steps")
-    parser.add_argument("--batch-size", type=int, help="rows per step")
-    parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
-    parser.add_argument("--data-dir", type=path, default=Path("data"), help="where the task's files are; default data")
-    parser.add_argument(
-        "--cache-dir",
-        type=path,
-        help="of arrays that are kept for the next run; default DATA_DIR/.rmaat_cache. "
-        "The files of ListOps source=generated go to DATA_DIR/generated",
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--out", type=path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
-    which.add_argument(
-        "--resume", type=path, metavar="DIR|FILE", help="go on with a run, from its folder or a checkpoint"
-    )
+    _add_training(parser.add_argument_group("what to train"))
+    _add_computing(parser.add_argument_group("how to compute"))
+    _add_files(parser.add_argument_group("where files are"))
+    _add_actions(parser.add_argument_group("other things to do"))
+    arguments = parser.parse_args(argv)
+    for name in ("resume", "eval", "check_data"):  # argparse's own groups of this kind cannot span two headings
+        if arguments.out is not None and getattr(arguments, name):
+            parser.error(f"argument {option(name)}: not allowed with argument --out")
+    return arguments
+
+
+def _add_training(group) -> None:
+    add = group.add_argument
+    add("--task", choices=settings.TASKS, help="default listops")
+    add("--preset", type=word, help="sizes and schedule, rmaat_np/training/presets/TASK.toml; default quick")
+    add("--model", choices=settings.MODELS, help="default rmaat")
+    add("--method", choices=step.METHODS, help="default: the model's own")
+    add("--steps", type=int, help="training steps")
+    add("--batch-size", type=int, help="rows per step")
+    add("--lr", type=float, help="peak learning rate")
+    add("--seed", type=int, help="of parameters, data order and dropout")
+    add("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
+    text = "any field of the model, training or data; repeatable"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def _add_computing(group) -> None:
+    add = group.add_argument
+    text = "where arrays live and are computed on; default numpy"
+    add("--backend", choices=("numpy", "cupy"), default="numpy", help=text)
+    text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores"
+    add("--workers", type=int, default=default_workers(), help=text)
+    text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay; default 0"
+    add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
+    add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
+    text = "name the operation when a loss or gradient is not finite"
+    add("--detect-anomaly", action="store_true", help=text)
+
+
+def _add_files(group) -> None:
+    add = group.add_argument
+    add("--data-dir", type=path, default=Path("data"), help="where the task's files are; default data")
+    text = "of arrays that are kept for the next run; default DATA_DIR/.rmaat_cache. "
+    text += "The files of ListOps source=generated go to DATA_DIR/generated"
+    add("--cache-dir", type=path, help=text)
+    add("--out", type=path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
+
+
+def _add_actions(group) -> None:
+    add = group.add_argument
+    which = group.add_mutually_exclusive_group()
+    text = "go on with a run, from its folder or a checkpoint"
+    which.add_argument("--resume", type=path, metavar="DIR|FILE", help=text)
     which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
-    which.add_argument(
-        "--check-data", action="store_true", help="only show what was found for the task, or what is missing"
-    )
-    parser.add_argument(
-        "--trace",
-        action="store_true",
-        help="only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png",
-    )
-    parser.add_argument(
-        "--html", type=path, metavar="FILE", help="with --trace: a page to step through, instead of the picture"
-    )
-    parser.add_argument(
-        "--compare",
-        metavar="MODEL,...",
-        help="train several models, or variants as rmaat+retention=none, into --out, and write a table",
-    )
-    parser.add_argument("--seeds", type=int, metavar="K", help="with --compare: runs of each, with K seeds; default 1")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="threads, a shard of the batch each")
-    parser.add_argument(
-        "--replay-budget",
-        type=float,
-        default=0,
-        metavar="MiB",
-        help="what AMRB may keep per worker; beyond the memory tokens, caches that it need not replay then",
-    )
-    parser.add_argument(
-        "--detect-anomaly", action="store_true", help="name the operation when a loss or gradient is not finite"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any field of the model, training or data; repeatable",
-    )
-    return parser.parse_args(argv)
+    text = "only show what was found for the task, or what is missing"
+    which.add_argument("--check-data", action="store_true", help=text)
+    text = "only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png"
+    add("--trace", action="store_true", help=text)
+    text = "with --trace: a page to step through, instead of the picture"
+    add("--html", type=path, metavar="FILE", help=text)
+    text = "train several models, or variants as rmaat+retention=none, into --out, and write a table"
+    add("--compare", metavar="MODEL,...", help=text)
+    add("--seeds", type=int, metavar="K", help="with --compare: runs of each, with K seeds; default 1")
 
 
 def word(text: str) -> str:
@@ -93,13 +95,59 @@ def path(text: str) -> Path:
     return Path(word(text))
 
 
-def same_place(arguments) -> list[str]:
-    """The options that a run needs again to go on as it began, beside those that its checkpoint holds."""
-    words = ["--workers", str(arguments.workers)]
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse values that are out of range, and options that do not go together. Raises: InputError naming them."""
+    if arguments.workers < 1:
+        raise InputError(f"--workers {arguments.workers}: must be at least 1")
+    if not 0 <= arguments.replay_budget <= 1e9:
+        raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MiB, from 0 to 1e9")
+    if arguments.seeds is not None and arguments.compare is None:
+        raise InputError("--seeds goes with --compare; a single run has one --seed")
+    if arguments.html and not arguments.trace:
+        raise InputError("--html goes with --trace; add it")
+    if arguments.trace:
+        for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget", "detect_anomaly"):
+            if getattr(arguments, name):
+                raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
+    if arguments.compare is not None:
+        for name in ("model", "resume", "eval", "check_data", "detect_anomaly"):
+            if getattr(arguments, name):
+                raise InputError(f"--compare goes without {option(name)}; leave it out")
+
+
+def option(name: str) -> str:
+    """How an option is written: detect_anomaly -> --detect-anomaly."""
+    return f"--{name.replace('_', '-')}"
+
+
+def overrides_of(arguments: argparse.Namespace) -> dict:
+    """Settings named on the command line: the short options, then every --set."""
+    given = {name: getattr(arguments, name) for name in SHORTCUTS if getattr(arguments, name) is not None}
+    return given | dict(settings.parse_assignment(text) for text in arguments.set)
+
+
+def execution_of(arguments: argparse.Namespace) -> Execution:
+    """How to compute. Raises: InputError for options that do not go together."""
+    return Execution(
+        backend=arguments.backend,
+        workers=arguments.workers,
+        replay_budget=int(arguments.replay_budget * 2**20),
+        tf32=arguments.tf32,
+        detect_anomaly=arguments.detect_anomaly,
+    )
+
+
+def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
+    """The options that a run needs again to go on as it began, beside those that its checkpoint holds.
+
+    changes: options that are to be others than they were
+    """
+    given = vars(arguments) | changes
+    words = ["--workers", str(given["workers"])]
     for name, default in (("data_dir", Path("data")), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
-        if getattr(arguments, name) != default:
-            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
-    return words + ["--tf32"] * arguments.tf32
+        if given[name] != default:
+            words += [option(name), str(given[name])]
+    return words + ["--tf32"] * given["tf32"]
 
 
 def command(*words) -> str:

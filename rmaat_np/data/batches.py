@@ -1,6 +1,6 @@
 """The order in which a training run reads its rows: a pure function of seed and step, so a run resumes anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -43,7 +43,7 @@ class BatchOrder:
         return rng.permutation(order.reshape(self.batches_per_epoch, self.batch_size), axis=0)
 
 
-def read_ahead(split: Split, order: BatchOrder, step: int) -> Iterator:
+def read_ahead(split: Split, order: BatchOrder, step: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """The batches of `step`, step + 1, ... without end; a thread prepares the next one while this one is used.
 
     Shapes: -> tokens, labels as from `Split.batch`

@@ -5,9 +5,11 @@ import io
 import os
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,10 +22,10 @@ DAMAGED = (  # what reading a truncated, altered or foreign file raises
 )  # fmt: skip
 
 
-def write_atomically(path, write) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
     """Call write(file) on a temporary binary file in the same folder, flush it to the disk, and rename it to path.
 
-    Raises: WriteError naming the path and a remedy; the file that stood there before is then untouched.
+    Raises: WriteError naming the path and a remedy. The file that stood there before is then untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -40,11 +42,16 @@ def write_atomically(path, write) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def read_npz(path) -> dict:
-    """The arrays of an .npz as `np.savez` writes it, every checksum verified: memory is bounded by the file's size.
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises: WriteError naming the path and a remedy."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
-    Raises: InputError for pipes and devices, and for compressed or overlapping members (decompression bombs); one of
-        DAMAGED for damaged files.
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file as `np.savez` writes it. Every checksum is verified.
+
+    Memory is bounded by the file's size: compressed and overlapping members, as in a decompression bomb, are refused.
+    Raises: InputError for those, for pipes and for devices; one of DAMAGED for damaged files.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path}: no regular file; name a .npz file that this program wrote")  # a pipe would never end
@@ -59,8 +66,8 @@ def read_npz(path) -> dict:
         return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
 
 
-def _read_member(archive, member) -> np.ndarray:
-    """One array, whose header must promise exactly the bytes that there are; nothing is ever unpickled."""
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array. Its header must promise exactly the bytes that there are. Nothing is ever unpickled."""
     content, done = bytearray(member.file_size), 0
     with archive.open(member) as file:  # to its end, where zipfile compares the checksum
         while part := file.read(1 << 20):
@@ -77,7 +84,7 @@ def _read_member(archive, member) -> np.ndarray:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a run's folder. Raises: InputError naming it."""
+    """Create a run's folder, and those above it. Raises: InputError naming the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,8 +92,11 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_process(folder: Path):
-    """Hold the run's folder; the lock ends with the process. Raises: InputError if another process trains in it."""
+def only_process(folder: Path) -> Iterator[None]:
+    """Lock a run's folder inside a `with` block. The lock ends with the process, however that ends.
+
+    Raises: InputError if another process trains in the folder.
+    """
     try:
         file = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666))  # both ways: a pipe is no trap
     except OSError as error:

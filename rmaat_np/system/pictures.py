@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .files import write_atomically
+from .terminal import warn
 
 __all__ = ["draw_if_possible", "new_figure", "save_figure"]
 
@@ -66,7 +67,6 @@ def draw_if_possible(path: Path, size: tuple[float, float], draw: Callable) -> b
         save_figure(figure, path)
     except Exception as error:  # a missing font, a broken installation, a full disk: all the same to the result
         reason = " ".join(str(error).split()) or type(error).__name__
-        with suppress(OSError, ValueError):  # stderr may be a closed pipe
-            print(f"{path} is not drawn: {reason}", file=sys.stderr)
+        warn(f"{path} is not drawn: {reason}")
         return False
     return True

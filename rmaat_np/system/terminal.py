@@ -1,36 +1,70 @@
-"""The terminal: one line of error, lines that nobody must read, the progress bar."""
+"""The terminal: the one place that prints, and that makes progress bars.
+
+Everything that is written is written: a character that the terminal cannot show appears as a backslash escape. A stream
+that was closed before the program began (None in Python) is written to by nobody.
+"""
 
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import NoReturn, TextIO
 
 from ..errors import InputError, escaped
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the command line in one line, instead of below a page of usage."""
+    """Says what is wrong with a command line in one line, without a page of usage above it."""
 
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}; --help lists all options\n")
+    def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2 and one line."""
+        complain(f"{self.prog}: {escaped(message)}; --help lists all options")
+        self.exit(2)
 
 
-def tell(line: str, report=print) -> None:
-    """Print a line. A pipe that was closed, or a full disk behind stdout, must not end a run: then nobody is told."""
+def show(text: str) -> None:
+    """Print a result that was asked for. Raises: BrokenPipeError when nobody reads it any more."""
+    _print(text, sys.stdout)
+
+
+def tell(line: str, write: Callable[[str], object] | None = None) -> None:
+    """Print a line of news. A closed pipe, or a full disk behind stdout, must not end a run: then nobody is told.
+
+    write: takes the line in place of `print`, as a progress bar's own `write` does
+    """
     try:
-        report(line)
-        sys.stdout.flush()
+        if write is None:
+            _print(line, sys.stdout)
+        else:
+            write(_showable(line, sys.stdout))
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def complain(text: str) -> None:
+    """Print on stderr. Nothing is raised where stderr is closed or full."""
+    with suppress(OSError, ValueError):
+        _print(text, sys.stderr)
+
+
 def warn(line: str) -> None:
-    """Say on stderr, in one line, what no result depends on. A stderr that is closed or full costs nothing."""
-    if sys.stderr is not None:  # print would turn to stdout
-        with suppress(OSError, ValueError):
-            print(escaped(line), file=sys.stderr, flush=True)
+    """Say on stderr, in one line, what no result depends on. Control characters of foreign names are escaped."""
+    complain(escaped(line))
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is not None:  # print would turn to stdout
+        print(_showable(text, stream), file=stream, flush=True)
+
+
+def _showable(text: str, stream: TextIO | None) -> str:
+    """The text, with backslash escapes for the characters that the stream's encoding does not have."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
 def progress_bar(
@@ -41,9 +75,14 @@ def progress_bar(
     unit: str = "step",
     label: str | None = None,
 ):
-    """A tqdm bar; shows nothing where stderr is no terminal. Raises: InputError if tqdm cannot be imported."""
+    """A tqdm bar, silent where stderr is no terminal: one iterates over it, or calls its `update`.
+
+    iterable: what to iterate over, or None; total: updates in all, by default the iterable's length; initial: updates
+    that were made before; unit: what one update is; label: text before the bar
+    Raises: InputError with the remedy where tqdm is missing.
+    """
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
-    return tqdm(iterable, desc=label, total=total, initial=initial, unit=unit, disable=None, mininterval=0.5)
+    return tqdm(iterable, total=total, initial=initial, unit=unit, desc=label, disable=None, mininterval=0.5)

@@ -1,12 +1,14 @@
-"""Checkpoints: one .npz file of parameters, optimiser state and a JSON text; written whole or not at all, no pickle."""
+"""Checkpoints: one .npz file of parameters, optimiser state and a JSON text. No pickle; whole or not at all."""
 
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import backend
+from ..config import Config
 from ..errors import InputError
 from ..params import check_params
 from ..system.files import DAMAGED, read_npz, write_atomically
@@ -14,12 +16,14 @@ from ..system.files import DAMAGED, read_npz, write_atomically
 FORMAT = 1
 
 
-def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
+def save_checkpoint(path: str | Path, params: dict, state: dict, meta: dict) -> None:
     """Write parameters, AdamW state and what else a run needs to go on.
 
-    meta: JSON values: the configuration, the step, the seed (data order and dropout are functions of seed and step).
+    meta: JSON values, among them the configuration, the step and the seed. Data order and dropout are functions of seed
+    and step, so they need no state of their own.
+    Raises: WriteError naming the path and a remedy.
     """
-    arrays = {f"params/{name}": backend.to_host(array) for name, array in params.items()}
+    arrays: dict[str, Any] = {f"params/{name}": backend.to_host(array) for name, array in params.items()}
     for moment, values in state.items():
         arrays |= {f"{moment}/{name}": backend.to_host(array) for name, array in values.items()}
     text = json.dumps(meta | {"format": FORMAT})
@@ -28,7 +32,7 @@ def save_checkpoint(path, params: dict, state: dict, meta: dict) -> None:
     write_atomically(path, lambda file: file.write(packed.getbuffer()))
 
 
-def load_checkpoint(path) -> tuple[dict, dict, dict]:
+def load_checkpoint(path: str | Path) -> tuple[dict, dict, dict]:
     """Read a checkpoint back onto the active backend. -> params, AdamW state, meta.
 
     Raises: InputError for a file that is missing, damaged, no checkpoint, or of another format version.
@@ -51,7 +55,7 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
         raise InputError(
             f"{path}: has checkpoint format {version!r:.40}, this program reads {FORMAT}; use the version that wrote it"
         )
-    groups = {"params": {}, "m": {}, "v": {}}
+    groups: dict[str, dict] = {"params": {}, "m": {}, "v": {}}
     for name, array in arrays.items():
         group, _, key = name.partition("/")
         if group not in groups or not np.issubdtype(array.dtype, np.floating):
@@ -61,7 +65,7 @@ def load_checkpoint(path) -> tuple[dict, dict, dict]:
     return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta
 
 
-def check_checkpoint(path, params: dict, state: dict, cfg, dtype: str) -> None:
+def check_checkpoint(path: str | Path, params: dict, state: dict, cfg: Config, dtype: str) -> None:
     """Refuse arrays that do not fit the configuration or the dtype. Raises: InputError naming file and parameter."""
     for group, arrays in {"": params, **state}.items():
         where = f"{path} ({group})" if group else str(path)
@@ -71,5 +75,5 @@ def check_checkpoint(path, params: dict, state: dict, cfg, dtype: str) -> None:
                 raise InputError(f"{where}: {name} is {array.dtype}, the run {dtype}; use another one of the run")
 
 
-def _to_device(arrays):
+def _to_device(arrays: dict) -> dict:
     return {name: backend.to_device(array) for name, array in arrays.items()}

@@ -1,59 +1,59 @@
 """Several models, or variants of one, trained with the same data, steps and schedule: `run_lra.py --compare`.
 
-Every run is a process and a folder of its own, `--workers` of them at a time with one thread each, so that memory is
-measured apart. The same command goes on after an interruption: finished runs are kept, started ones are resumed.
+Every run is a process and a folder of its own, so that memory is measured apart. An interrupted comparison goes on:
+finished runs are kept, started ones are resumed. A comparing process that is killed leaves its runs to themselves: they
+go on to their end, and the same command finds their results.
 """
 
 import json
-import multiprocessing
 import os
-import sys
-import time
-import warnings
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
 from pathlib import Path
+from typing import IO, Any
 
-from .. import backend
-from ..data import load_dataset
+from ..data.dataset import Dataset
 from ..errors import InputError
-from ..system import machine, terminal
-from ..system.files import make_folder, only_process, write_atomically
+from ..system.files import make_folder, only_process, write_text
 from . import settings
 from .compare_table import draw_table, markdown
-from .folder import stop_requests
-from .loop import Diverged, Interrupted, train
-from .run import first_params, load_run, new_run, refuse_to_overwrite
+from .loop import Interrupted
+from .metrics import last_step
+from .run import first_params, refuse_to_overwrite
 
 SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
 NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
 TEXTS = {"date", "machine", "task"}
 SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "seed"}  # with the data, the same for all variants
+POLL = 0.2  # seconds between two looks at the running processes
+REASON = 10_000  # bytes at the end of a process's stderr in which its last line is looked for
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a comparison: a variant with one seed, its settings, and where its data are."""
+    """One run of a comparison: a variant with one seed, its folder, and its settings."""
 
     variant: str
     folder: Path
     settings: settings.Settings
-    data_dir: Path
-    cache_dir: Path | None
-    backend: str
-    replay_budget: int
-    tf32: bool
-    at_a_time: int
+
+    @property
+    def name(self) -> str:
+        """The variant and the seed."""
+        return self.folder.name
 
     def result(self) -> dict | None:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
         path = self.folder / "result.json"
         result = read_json(path) if path.exists() else {}
-        if "peak_memory_bytes" not in result:  # which is added last
+        if "peak_memory_bytes" not in result:  # an older program wrote it, or only half of it
             return None
         peak = {} if result["peak_memory_bytes"] is None else {"peak_memory_bytes": result["peak_memory_bytes"]}
-        numbers = {name: result.get(name) for name in NUMBERS | {"runs_at_a_time"}} | peak
+        numbers: dict[str, Any] = {name: result.get(name) for name in NUMBERS} | peak
         if (
             not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers.values())
             or not all(numbers[name] <= 1 for name in SHARES)
@@ -62,11 +62,35 @@ class Job:
             raise unreadable(path)
         return result
 
+    def steps_done(self) -> int:
+        """How far the run has come, as its files tell."""
+        done = (self.folder / "result.json").exists()
+        return self.settings.train.steps if done else last_step(self.folder / "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of a comparison, its folder, the command that repeats it, and how many runs there are at a time."""
+
+    folder: Path
+    jobs: list[Job]
+    command: str
+    at_a_time: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that is under way, and the file that keeps its stderr."""
+
+    job: Job
+    process: subprocess.Popen
+    errors: IO[bytes]
+
 
 def read_json(path: Path) -> dict:
     """A file of a run. Raises: InputError naming it."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise unreadable(path) from None
     if not isinstance(content, dict):
@@ -105,18 +129,21 @@ def resolve_variant(name: str, task: str, preset: str, overrides: dict) -> setti
     return resolved
 
 
-def make_jobs(out: Path, task: str, preset: str, text: str, seeds: int, overrides: dict, **where) -> list[Job]:
-    """All runs of a comparison, seed after seed. Raises: InputError for options that one of them would refuse."""
+def make_jobs(out: Path, task: str, preset: str, variants: str, seeds: int, overrides: dict) -> list[Job]:
+    """All runs of a comparison, seed after seed. variants: as for `parse_variants`
+
+    Raises: InputError for options that one of the runs would refuse.
+    """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
     if not (out / "table.json").exists():
         refuse_to_overwrite(out)
-    variants = {name: resolve_variant(name, task, preset, overrides) for name in parse_variants(text)}
-    first, jobs = next(iter(variants.values())).train.seed, []
+    chosen = {name: resolve_variant(name, task, preset, overrides) for name in parse_variants(variants)}
+    first, jobs = next(iter(chosen.values())).train.seed, []
     for seed in range(first, first + seeds):
-        for name, resolved in variants.items():
+        for name, resolved in chosen.items():
             seeded = replace(resolved, train=replace(resolved.train, seed=seed))
-            jobs.append(Job(name, out / f"{name}-seed{seed}", seeded, **where))
+            jobs.append(Job(name, out / f"{name}-seed{seed}", seeded))
     for job in jobs:
         path = job.folder / "config.json"
         if path.exists() and read_json(path).get("settings") != job.settings.to_json():
@@ -124,8 +151,11 @@ def make_jobs(out: Path, task: str, preset: str, text: str, seeds: int, override
     return jobs
 
 
-def check_models(jobs: list[Job], dataset) -> None:
-    """Raises: InputError naming the first variant, not finished, that cannot read the data, or start from its init=."""
+def check_models(jobs: list[Job], dataset: Dataset) -> None:
+    """Refuse runs that could not start. A finished run is not looked at.
+
+    Raises: InputError naming the first variant that cannot read the data, or cannot start from its init=.
+    """
     for job in {job.variant: job for job in jobs if job.result() is None}.values():
         try:
             first_params(job.settings.config(dataset), job.settings.train)
@@ -133,152 +163,133 @@ def check_models(jobs: list[Job], dataset) -> None:
             raise InputError(f"--compare {job.variant}: {error}") from None
 
 
-def compare(out: Path, jobs: list[Job], command: str, bar) -> list[dict]:
-    """Run what is not finished; after each, write table.md, table.json and table.png into `out`.
+def compare(
+    comparison: Comparison,
+    argv_of: Callable[[Job], list[str]],
+    should_stop: Callable[[], bool],
+    on_progress: Callable[[int], object],
+    report: Callable[[str], object],
+) -> list[dict]:
+    """Run what is not finished; after each run, write table.md, table.json and table.png.
 
-    bar: a tqdm bar, advanced by steps
+    argv_of: the command line that starts or resumes a run; should_stop: asked several times a second; on_progress: told
+    the steps that all runs together have done; report: told a line of text for every run that ended
     -> one row for each finished run
-    Raises: Interrupted after SIGINT or SIGTERM, once every run has saved its state.
+    Raises: Interrupted if should_stop says so, once every run has saved its state.
     """
-    make_folder(out)
-    failed, running, asked = {}, [], False
-    with only_process(out), stop_requests() as stop:
-        waiting = [job for job in jobs if job.result() is None]
-        bar.update(sum(job.settings.train.steps for job in jobs if job not in waiting))
-        rows = write_tables(out, jobs, failed, command)
+    make_folder(comparison.folder)
+    with only_process(comparison.folder):
+        failed: dict[str, str] = {}
+        running: list[Started] = []
+        rows = write_tables(comparison, failed)
+        waiting = [job for job in comparison.jobs if job.result() is None]
+        on_progress(sum(job.steps_done() for job in comparison.jobs))
         try:
-            while running or (waiting and not stop):
-                while waiting and len(running) < jobs[0].at_a_time and not stop:
-                    running.append(start(waiting.pop(0)))
-                if stop and not asked:
-                    asked = True
-                    for _, process, _ in running:
-                        process.terminate()  # it saves its state first
-                wait([process.sentinel for _, process, _ in running], timeout=0.2)
-                ended = [job for job, process, pipe in running if has_ended(job, process, pipe, bar, failed)]
-                running = [started for started in running if started[0] not in ended]
-                for job in () if stop else ended:
-                    rows = write_tables(out, jobs, failed, command)
-                    terminal.tell(f"{job.folder.name}: {failed.get(job.folder.name) or told(job)}", report=bar.write)
+            while running or (waiting and not should_stop()):
+                while waiting and len(running) < comparison.at_a_time and not should_stop():
+                    job = waiting.pop(0)
+                    running.append(start(job, argv_of(job)))
+                ended = wait(running, should_stop)
+                on_progress(sum(job.steps_done() for job in comparison.jobs))
+                for started in ended:
+                    running.remove(started)
+                    failed |= close(started)
+                    rows = write_tables(comparison, failed)
+                    report(f"{started.job.name}: {failed.get(started.job.name) or told(started.job)}")
         finally:
-            for _, process, _ in running:
-                process.kill()
-        if stop:
-            raise Interrupted(stop[0])
+            for started in running:
+                started.process.kill()
+                started.process.wait()
+                started.errors.close()
+        if should_stop():
+            write_tables(comparison, failed)
+            raise Interrupted(folder=comparison.folder)
     return rows
+
+
+def start(job: Job, argv: list[str]) -> Started:
+    """Start a run in a session of its own: a Ctrl-C in the terminal reaches only the comparing process."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it); not a pipe, which would be full some day
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+    )
+    return Started(job, process, errors)
+
+
+def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Started]:
+    """Wait for a moment, or, if the comparison is to stop, until every run has saved.
+
+    -> the processes that have ended by themselves; none if the comparison is to stop
+    """
+    if should_stop():
+        for started in running:
+            started.process.terminate()  # it saves its state first
+        for started in running:
+            started.process.wait()
+            started.errors.close()
+        running.clear()
+    elif running:
+        with suppress(subprocess.TimeoutExpired):
+            running[0].process.wait(POLL)
+    return [started for started in running if started.process.poll() is not None]
+
+
+def close(started: Started) -> dict[str, str]:
+    """Close what an ended run leaves open. -> {its name: why it left no result}, or {}"""
+    code = started.process.wait()
+    with started.errors as errors:
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - REASON))
+        lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+    if started.job.result() is not None:
+        return {}
+    reason = re.sub(r"^\S+\.py: ", "", lines[-1]) if lines else f"ended with exit code {code}"  # without its name
+    return {started.job.name: reason}
 
 
 def told(job: Job) -> str:
     """A finished run in half a line."""
-    result = job.result()
+    result = job.result() or {}
     return f"test accuracy {result['test_accuracy']:.3f}, {result['seconds']:.0f} s"
 
 
 def state(job: Job) -> str:
-    """Of a run that has no result."""
+    """What to say of a run that has no result."""
     return "not finished" if (job.folder / "last.npz").exists() else "not yet"
 
 
-def start(job: Job):
-    """Start a run in a process of its own. -> job, process, the pipe on which it tells its steps."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=run_job, args=(job, theirs))
-    process.start()
-    theirs.close()
-    return job, process, ours
-
-
-def has_ended(job: Job, process, pipe, bar, failed: dict) -> bool:
-    """Take what a run has told, steps for the bar and why it failed, and say whether its process has ended."""
-    exit_code = process.exitcode  # first: what is told until then is in the pipe
-    with suppress(EOFError, OSError):
-        while pipe.poll():
-            message = pipe.recv()
-            if isinstance(message, str):
-                failed[job.folder.name] = message
-            else:
-                bar.update(message)
-    if exit_code is not None and job.result() is None:
-        failed.setdefault(job.folder.name, f"ended with exit code {exit_code}")
-    return exit_code is not None
-
-
-class PipeBar:
-    """Stands for the progress bar in a run's process; tells the comparing process of every tenth step."""
-
-    def __init__(self, pipe, done: int):
-        self.pipe, self.pending, self.steps = pipe, done, 0
-
-    def update(self) -> None:
-        """One more step is done. Ends the process if nobody listens any more; the run can be resumed."""
-        self.pending, self.steps = self.pending + 1, self.steps + 1
-        if self.pending >= 10:
-            try:
-                self.pipe.send(self.pending)
-            except OSError:
-                sys.exit(1)
-            self.pending = 0
-
-    def set_postfix(self, **_) -> None:
-        """Not shown."""
-
-    def write(self, _) -> None:
-        """Not shown: metrics.jsonl holds the validation scores."""
-
-
-def run_job(job: Job, pipe) -> None:
-    """A run's process: start or resume it, train it to its end, and add the peak memory to its result."""
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")  # as run_lra.py: it is reported
-    os.setsid()  # a Ctrl-C in the terminal reaches only the comparing process, which asks every run to save
-    try:
-        backend.use(job.backend)
-        if job.tf32:
-            backend.allow_tf32()
-        machine.keep_freed_memory()
-        dataset = load_dataset(job.settings.task, job.settings.data, job.data_dir, job.cache_dir)
-        resumed = (job.folder / "last.npz").exists()
-        run = load_run(job.folder) if resumed else new_run(job.folder, job.settings, dataset)
-        bar = PipeBar(pipe, run.progress.step)
-        with machine.PeakMemory(device=job.backend == "cupy") as memory:
-            result = train(run, dataset, replay_budget=job.replay_budget, bar=bar)
-        result |= {
-            "seconds_per_step": run.progress.seconds / run.progress.step,
-            "peak_memory_bytes": memory.peak if bar.steps > 1 else None,  # of a process that has trained
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "machine": machine.describe(),
-            "runs_at_a_time": job.at_a_time,
-        }
-        text = json.dumps(result, indent=1).encode()
-        write_atomically(job.folder / "result.json", lambda file: file.write(text))
-        pipe.send(bar.pending)
-    except Interrupted as stop:
-        sys.exit(128 + stop.args[0])
-    except (InputError, Diverged, backend.BackendError, OSError, MemoryError) as error:
-        pipe.send(str(error))
-        sys.exit(2)
-
-
-def rows_of(jobs: list[Job], command: str) -> list[dict]:
+def rows_of(comparison: Comparison) -> list[dict]:
     """The finished runs as flat records, each with what it takes to repeat it."""
+    before = rows_before(comparison.folder / "table.json")
     rows = []
-    for job in jobs:
+    for job in comparison.jobs:
         result = job.result()
         if result is not None:
+            at_a_time = before.get(job.name, {}).get("runs_at_a_time") or comparison.at_a_time
             shape = {"preset": job.settings.preset, "batch_size": job.settings.train.batch_size}
-            rows.append({"variant": job.variant} | result | shape | {"command": command})
+            how = {"runs_at_a_time": at_a_time} | result | shape | {"command": comparison.command}
+            rows.append({"variant": job.variant} | how)
     return rows
 
 
-def write_tables(out: Path, jobs: list[Job], failed: dict, command: str) -> list[dict]:
-    """Write table.json, table.md and table.png for what is finished, naming what is not. -> the rows."""
-    rows = rows_of(jobs, command)
+def rows_before(path: Path) -> dict[str, dict]:
+    """The rows that table.json holds, by the runs' names; none if it is missing or damaged."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {f"{row['variant']}-seed{row['seed']}": row for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
+    """Write table.json, table.md and table.png for what is finished, naming what is not. -> the rows
+
+    failed: the run's name -> why it has no result
+    """
+    rows, out = rows_of(comparison), comparison.folder
     done = {f"{row['variant']}-seed{row['seed']}" for row in rows}
-    missing = {
-        job.folder.name: failed.get(job.folder.name) or state(job) for job in jobs if job.folder.name not in done
-    }
-    texts = {"table.json": json.dumps(rows, indent=1), "table.md": markdown(rows, missing)}
-    for name, text in texts.items():
-        write_atomically(out / name, lambda file, text=text: file.write(text.encode()))
+    missing = {job.name: failed.get(job.name) or state(job) for job in comparison.jobs if job.name not in done}
+    write_text(out / "table.json", json.dumps(rows, indent=1))
+    write_text(out / "table.md", markdown(rows, missing))
     if rows:
         draw_table(rows, out / "table.png")
     return rows

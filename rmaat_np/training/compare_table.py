@@ -1,13 +1,13 @@
 """A comparison's rows, one for each model and seed, as a Markdown table and as a picture."""
 
-import io
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 
-from ..system.files import write_atomically
+from ..system.pictures import draw_if_possible
 
 COLUMNS = ("model", "test accuracy, %", "seeds", "ms per step", "tokens/s", "peak MiB", "parameters")
+UNKNOWN = "—"  # stands for what could not be measured
 
 
 def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
@@ -22,7 +22,7 @@ def accuracy_text(rows: list[dict]) -> str:
 
 
 def markdown_table(rows: list[dict]) -> str:
-    """One line a variant; of several the best mean accuracy in bold, and with it what reads the same."""
+    """One line a variant. The best mean accuracy is bold, and with it every other that reads the same."""
     groups = by_variant(rows)
     best = f"{max((100 * mean(row['test_accuracy'] for row in group) for group in groups.values()), default=0):.1f}"
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
@@ -30,18 +30,23 @@ def markdown_table(rows: list[dict]) -> str:
         accuracy = accuracy_text(group)
         if len(groups) > 1 and accuracy.split()[0] == best:
             accuracy = f"**{accuracy}**"
-        peaks = [row["peak_memory_bytes"] for row in group if row["peak_memory_bytes"] is not None]
         cells = [
             f"`{name}`",
             accuracy,
             str(len(group)),
-            f"{1000 * mean(row['seconds_per_step'] for row in group):.0f}",
-            f"{mean(row['tokens_per_second'] for row in group):,.0f}",
-            f"{max(peaks) / 2**20:,.0f}" if peaks else "—",
+            _measured(group, "seconds_per_step", lambda values: f"{1000 * mean(values):.0f}"),
+            _measured(group, "tokens_per_second", lambda values: f"{mean(values):,.0f}"),
+            _measured(group, "peak_memory_bytes", lambda values: f"{max(values) / 2**20:,.0f}"),
             f"{group[0]['parameters']:,}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _measured(rows: list[dict], name: str, text: Callable[[list], str]) -> str:
+    """The text of what was measured in some of the rows, or that nothing was."""
+    values = [row[name] for row in rows if row[name] is not None]
+    return text(values) if values else UNKNOWN
 
 
 def caption(rows: list[dict]) -> str:
@@ -62,18 +67,15 @@ def markdown(rows: list[dict], missing: dict[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw_table(rows: list[dict], path: Path) -> None:
-    """Accuracy of every run, with the mean of each variant, to a PNG file; without matplotlib, say so."""
-    try:
-        import matplotlib
-    except ImportError:
-        print(f"{path} is not drawn: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def draw_table(rows: list[dict], path: Path) -> bool:
+    """Draw the accuracy of every run, and the mean of each variant, to a PNG file. -> whether it was written."""
+    return draw_if_possible(path, (8, 1.2 + 0.36 * len(by_variant(rows))), lambda figure: _draw(figure, rows))
 
+
+def _draw(figure, rows: list[dict]) -> None:
+    """Variants down, accuracy across; a dotted line where the majority class would be."""
     groups = by_variant(rows)
-    figure, axis = pyplot.subplots(figsize=(8, 1.2 + 0.36 * len(groups)), layout="constrained")
+    axis = figure.subplots()
     for place, group in enumerate(groups.values()):
         accuracies = [100 * row["test_accuracy"] for row in group]
         seeds = axis.plot(accuracies, [place] * len(group), "o", color="0.65", markersize=5)
@@ -85,7 +87,3 @@ def draw_table(rows: list[dict], path: Path) -> None:
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.set_xlabel(f"test accuracy on {rows[0]['task']}, %")
     axis.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=120)
-    pyplot.close(figure)
-    write_atomically(path, lambda file: file.write(image.getbuffer()))

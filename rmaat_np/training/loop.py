@@ -1,14 +1,19 @@
-"""Training: the steps, the validations between them, and the test at the end."""
+"""Training: the steps, the validations between them, and the test at the end.
+
+The loop runs in any thread. It installs no signal handler and prints nothing: the caller is asked whether to stop, and
+is told what happens.
+"""
 
 import json
-import sys
 import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from .. import backend
-from ..command.options import command
 from ..config import Config
 from ..data.batches import BatchOrder, read_ahead
 from ..data.dataset import Dataset, Split
@@ -16,34 +21,53 @@ from ..errors import InputError
 from ..optim import adamw_step, global_norm, learning_rate
 from ..params import count_parameters
 from ..step import loss_and_grads, predict
-from ..system.files import only_process, write_atomically
-from ..system.terminal import tell
-from .anomaly import find_anomaly, find_operation, first_not_finite
-from .curve import draw_curve
-from .folder import append_metrics, remove_leftovers, stop_requests, trim_metrics
-from .run import Run, load_run, refuse_to_overwrite, write_config
+from ..system import machine
+from ..system.files import only_process, write_text
+from .divergence import Diverged, diverged, first_not_finite
+from .execution import DEFAULT, Execution
+from .metrics import append_metrics, draw_curve, trim_metrics
+from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
 
-EVALUATION_BATCH = 128
+EVALUATION_BATCH = 128  # rows
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by the signal in args[0]; its state is saved."""
+    """The caller asked to stop.
+
+    step: how many steps are done; folder: where the state after them is saved, to go on with; None for an evaluation
+    alone, of which nothing is kept.
+    """
+
+    def __init__(self, step: int | None = None, folder: Path | None = None):
+        super().__init__(step, folder)
+        self.step, self.folder = step, folder
+
+    def __str__(self) -> str:
+        return "stopped" if self.step is None else f"stopped after step {self.step}, saved in {self.folder}"
 
 
-class Diverged(Exception):
-    """The loss or a gradient is no longer finite; the message says at which step, and from where to go on."""
+def never() -> bool:
+    """A `should_stop` that never asks to stop."""
+    return False
 
 
-def evaluate(params, cfg: Config, split: Split, workers: int = 1, stop=()) -> dict:
-    """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}.
+def ignore(_: object) -> None:
+    """A listener for those who want to hear nothing."""
 
-    Raises: Interrupted as soon as `stop` holds a signal.
+
+def evaluate(
+    params: dict, cfg: Config, split: Split, workers: int = 1, should_stop: Callable[[], bool] = never
+) -> dict[str, float]:
+    """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}
+
+    should_stop: asked before every batch
+    Raises: Interrupted if should_stop says so.
     """
     order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
     loss = correct = 0.0
     for start in range(0, len(order), EVALUATION_BATCH):
-        if stop:
-            raise Interrupted(stop[0])
+        if should_stop():
+            raise Interrupted
         tokens, labels = split.batch(order[start : start + EVALUATION_BATCH])
         logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
@@ -54,26 +78,47 @@ def evaluate(params, cfg: Config, split: Split, workers: int = 1, stop=()) -> di
 
 
 def train(
-    run: Run, dataset: Dataset, *, workers: int = 1, replay_budget: int = 0, detect_anomaly: bool = False, bar=None
+    run: Run,
+    dataset: Dataset,
+    execution: Execution = DEFAULT,
+    *,
+    should_stop: Callable[[], bool] = never,
+    on_step: Callable[[dict], object] = ignore,
+    report: Callable[[str], object] = ignore,
+    warn: Callable[[str], object] = ignore,
 ) -> dict:
-    """Train a run to its last step, evaluate it on the test split, and return what result.json holds.
+    """Train a run to its last step, test it, write result.json and curve.png. -> what result.json holds
 
-    detect_anomaly: name the operation too when it diverges
-    Raises: Interrupted after SIGINT or SIGTERM, with the state saved; Diverged if a number is no longer finite.
+    should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
+    metrics; report: told a line of text for every validation; warn: told a line about what was found damaged
+    Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite.
     """
-    with only_process(run.folder), stop_requests() as stop:
-        begin(run)
+    with only_process(run.folder):
+        lost = begin(run)
+        if lost:
+            metrics = run.folder / "metrics.jsonl"
+            warn(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them")
+        first = run.progress.step
         try:
-            train_steps(run, dataset, (workers, replay_budget, detect_anomaly), stop, bar)
-            return finish(run, dataset, workers, stop)
+            with machine.PeakMemory(device=backend.name == "cupy") as memory:
+                train_steps(run, dataset, execution, should_stop, on_step, report)
+                result = test_run(run, dataset, execution.workers, should_stop)
+            trained = run.progress.step - first
+            return finish(run, result | measurements(run, trained, memory.peak if trained > 1 else None))
         except Interrupted:
             check_healthy(run)
             run.save("last.npz")
-            raise
+            raise Interrupted(run.progress.step, run.folder) from None
 
 
-def begin(run: Run) -> None:
-    """Bring the folder to the state of the run, whatever the process before it was killed in the middle of."""
+def begin(run: Run) -> int:
+    """Bring the folder to the state of the run, at whatever moment the process before this one was killed.
+
+    -> how many steps before this one have no line of metrics
+    Raises: InputError if best.npz is missing, if another process began a run in this folder, or if a checkpoint of the
+        run could not be read back.
+    """
+    run.check_saveable()  # before anything is computed or written
     remove_leftovers(run.folder)
     last, best = run.folder / "last.npz", run.folder / "best.npz"
     if run.progress.step == 0:
@@ -84,54 +129,48 @@ def begin(run: Run) -> None:
         run.save("best.npz")  # a kill may have come between last.npz and best.npz
     elif run.progress.best_step and not best.exists():
         raise InputError(f"{best}: is missing; put it back, or start a new run")
-    metrics = run.folder / "metrics.jsonl"
-    lost = run.progress.step - trim_metrics(metrics, run.progress.step)
-    if lost:
-        print(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them", file=sys.stderr)
+    lost = run.progress.step - trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
     write_config(run)
+    return lost
 
 
-def train_steps(run: Run, dataset: Dataset, options: tuple, stop, bar) -> None:
-    """The steps that are left, and the validations between them; options: of `train_step`. Raises: as `train`."""
+def train_steps(
+    run: Run, dataset: Dataset, execution: Execution, should_stop: Callable, on_step: Callable, report: Callable
+) -> None:
+    """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
     settings, progress = run.settings.train, run.progress
     order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
-    batches = read_ahead(dataset.train, order, progress.step)
-    while True:
-        due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
-        if due and progress.validated < progress.step:
-            validate(run, dataset, options[0], stop, partial(tell, report=print if bar is None else bar.write))
-        if stop:
-            raise Interrupted(stop[0])
-        if progress.step == settings.steps:
-            return
-        row = train_step(run, *next(batches), *options)
-        append_metrics(run.folder / "metrics.jsonl", row)
-        if bar is not None:
-            bar.update()
-            if progress.step % 10 == 0:
-                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
+    # closed at once: its thread ends here, and not in the middle of whatever the garbage collector interrupts later
+    with closing(read_ahead(dataset.train, order, progress.step)) as batches:
+        while True:
+            due = progress.step % settings.eval_every == 0 or progress.step == settings.steps
+            if due and progress.validated < progress.step:
+                validate(run, dataset, execution.workers, should_stop, report)
+            if should_stop():
+                raise Interrupted
+            if progress.step == settings.steps:
+                return
+            tokens, labels = next(batches)
+            row = train_step(run, tokens, labels, execution)
+            append_metrics(run.folder / "metrics.jsonl", row)
+            on_step(row)
 
 
-def train_step(
-    run: Run, tokens, labels, workers: int = 1, replay_budget: int = 0, detect_anomaly: bool = False
-) -> dict:
-    """One step: gradients and update. Waits for the device once, for the numbers of the metrics row it returns.
+def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution) -> dict:
+    """One step: gradients and update. Waits for the device once. -> the step's line of metrics
 
+    Shapes: tokens, labels as from `Split.batch`
     Raises: Diverged before the update, with the state in diverged.npz.
     """
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
-    compute = partial(
-        loss_and_grads,
-        *(run.params, run.cfg, tokens, labels, train.method, train.seed, step, workers),
-        replay_budget=replay_budget,
-    )
-    loss, grads, stats = compute()
+    compute = partial(loss_and_grads, run.params, run.cfg, tokens, labels, train.method, train.seed, step)
+    loss, grads, stats = compute(workers=execution.workers, replay_budget=execution.replay_budget)
     norm = global_norm(grads)
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
-    row = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
-    row = {"step": step + 1} | dict(zip(("loss", "accuracy", "grad_norm"), row, strict=True))
+    numbers = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
+    row = {"step": step + 1} | dict(zip(("loss", "accuracy", "grad_norm"), numbers, strict=True))
     if not np.isfinite(row["loss"] + row["grad_norm"]):
-        raise diverged(run, row, compute, detect_anomaly)
+        raise diverged(run, row, grads, compute if execution.detect_anomaly else None)
     row["lr"] = learning_rate(step, train.steps, train.lr, train.warmup_steps)
     options = {"weight_decay": train.weight_decay, "clip_norm": train.clip_norm, "norm": norm}
     adamw_step(run.params, grads, run.state, step, row["lr"], **options)
@@ -142,33 +181,10 @@ def train_step(
     return row
 
 
-def diverged(run: Run, row: dict, compute, detect_anomaly: bool) -> Diverged:
-    """Save the state before this step, and say where its numbers stopped being finite. compute: its loss_and_grads."""
-    path = run.folder / "diverged.npz"
-    try:
-        run.save(path.name)
-        saved = f"the state before this step is in {path}"
-    except InputError as error:
-        saved = f"the state before this step is lost ({error})"
-    operation = "" if detect_anomaly else f"; {command('--resume', path, '--detect-anomaly')} names the operation"
-    if (name := first_not_finite(run.params)) is not None:
-        first, operation = f"parameter {name}, after the update before", ""
-    elif (anomaly := find_anomaly(compute)) is None:
-        first, operation = "the norm itself, of finite gradients", ""
-    else:
-        first = str(anomaly)
-        if detect_anomaly:
-            operation = f"; the operation: {find_operation(compute, anomaly)}"
-    return Diverged(
-        f"step {row['step']}: loss {row['loss']}, gradient norm {row['grad_norm']}; the first that is not finite: "
-        f"{first}{operation}; {saved}; start again with a lower --lr or clip_norm"
-    )
-
-
-def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:
-    """Evaluate on the validation split, remember the best, save, and tell."""
+def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, report: Callable) -> None:
+    """Evaluate on the validation split, remember the best, save, and report."""
     progress = run.progress
-    scores = evaluate(run.params, run.cfg, dataset.val, workers, stop)
+    scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop)
     check_healthy(run, scores["loss"])
     row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
     append_metrics(run.folder / "metrics.jsonl", row, sync=True)
@@ -181,34 +197,35 @@ def validate(run: Run, dataset: Dataset, workers: int, stop, report) -> None:
     report(f"step {progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
 
 
-def check_healthy(run: Run, loss: float = 0.0) -> None:
-    """Keep last.npz and best.npz free of what nothing can go on from.
+def check_healthy(run: Run, val_loss: float = 0.0) -> None:
+    """Keep last.npz and best.npz free of states that nothing can go on from.
 
     Raises: Diverged if the validation loss, a parameter or the optimiser's state is not finite.
     """
     arrays = run.params | {f"{moment}/{name}": x for moment, values in run.state.items() for name, x in values.items()}
     name = first_not_finite(arrays)
-    if name is not None or not np.isfinite(loss):
-        what = f"validation loss {loss}" if name is None else f"{name} is not finite after the update"
-        raise Diverged(
-            f"step {run.progress.step}: {what}; last.npz holds the state of the last save; "
-            "start again with a lower --lr or clip_norm"
-        )
+    if name is not None or not np.isfinite(val_loss):
+        first = f"validation loss {val_loss}" if name is None else f"{name}, after the update"
+        kept = "last.npz holds the state of the last save"
+        raise Diverged(run.progress.step, None, None, first, None, None, kept, repeatable=False)
 
 
-def finish(run: Run, dataset: Dataset, workers: int, stop=()) -> dict:
-    """Test the best and the last checkpoint; write result.json and curve.png."""
+def test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -> dict:
+    """Evaluate the best and the last checkpoint on the test split. -> what there is to say about the finished run
+
+    Raises: InputError if best.npz is of another step than the run's best; Interrupted if should_stop says so.
+    """
     best_run = load_run(run.folder / "best.npz")
     if best_run.progress.step != run.progress.best_step:
         raise InputError(
             f"{run.folder / 'best.npz'}: is of step {best_run.progress.step}, the best was step "
             f"{run.progress.best_step}; put that one back, or start a new run"
         )
-    last = evaluate(run.params, run.cfg, dataset.test, workers, stop)
-    best = evaluate(best_run.params, run.cfg, dataset.test, workers, stop)
+    last = evaluate(run.params, run.cfg, dataset.test, workers, should_stop)
+    best = evaluate(best_run.params, run.cfg, dataset.test, workers, should_stop)
     shares = np.bincount(dataset.test.labels, minlength=dataset.num_classes) / len(dataset.test)
     progress, settings = run.progress, run.settings
-    result = {
+    return {
         "task": settings.task,
         "model": settings.model,
         "method": settings.train.method,
@@ -224,6 +241,28 @@ def finish(run: Run, dataset: Dataset, workers: int, stop=()) -> dict:
         "peak_cache_bytes": progress.peak_cache_bytes,
         "seed": settings.train.seed,
     }
-    write_atomically(run.folder / "result.json", lambda file: file.write(json.dumps(result, indent=1).encode()))
+
+
+def measurements(run: Run, trained: int, peak: int | None) -> dict:
+    """What a comparison shows beside the accuracy; of a run that was finished before, what was measured then.
+
+    trained: steps that this process has done; peak: bytes that it needed for them, None if that is unknown
+    """
+    measured = {
+        "seconds_per_step": run.progress.seconds / run.progress.step,
+        "peak_memory_bytes": peak,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine.describe(),
+    }
+    if trained == 0:
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            before = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+            measured |= {name: before[name] for name in measured if name in before}
+    return measured
+
+
+def finish(run: Run, result: dict) -> dict:
+    """Write result.json, and the picture curve.png if it can be drawn. -> the result"""
+    write_text(run.folder / "result.json", json.dumps(result, indent=1))
     draw_curve(run.folder)
     return result

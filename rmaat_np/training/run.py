@@ -1,9 +1,11 @@
 """One run and its folder: start it, save it, and load it again.
 
 The folder holds config.json, metrics.jsonl, last.npz, best.npz (best on the validation split), result.json, curve.png.
+A checkpoint stands alone: it is read without the presets, models and tasks that the program knows today.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from ..data.dataset import Dataset
 from ..errors import InputError
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
-from ..system.files import make_folder, write_atomically
+from ..system.files import make_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from .settings import Settings, TrainConfig
+
+FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Progress:
     best_accuracy: float = -1.0
     best_step: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, dict.fromkeys(("step", "validated", "seconds", "tokens", "peak_cache_bytes"), 0), {})
         if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
             raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
@@ -51,20 +55,70 @@ class Run:
     state: dict
     progress: Progress
 
+    def record(self) -> dict:
+        """What a checkpoint holds beside the arrays, as plain values."""
+        return {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
+
+    def check_saveable(self) -> None:
+        """Refuse what a checkpoint could not give back. Raises: InputError naming the field or the parameter."""
+        record = self.record()
+        for name, value in _leaves(record):
+            if not _survives_json(value):
+                raise InputError(f"{name} is {value!r}, which a checkpoint cannot hold; use a number, a truth or text")
+        read_record(record)
+        check_checkpoint(self.folder, self.params, self.state, self.cfg, self.settings.train.dtype)
+
     def save(self, name: str) -> None:
-        """Write everything to a checkpoint in the run's folder."""
-        meta = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
-        save_checkpoint(self.folder / name, self.params, self.state, meta)
+        """Write everything to a checkpoint in the run's folder. Raises: as `check_saveable`; WriteError."""
+        self.check_saveable()
+        save_checkpoint(self.folder / name, self.params, self.state, self.record())
 
 
-def new_run(folder, settings: Settings, dataset: Dataset) -> Run:
-    """Start a run in a new folder. Raises: InputError if the folder already holds a run."""
+def _leaves(record: dict, path: str = "") -> Iterator[tuple[str, object]]:
+    """The values of nested dicts, each with its name, as "settings.train.lr"."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _survives_json(value: object) -> bool:
+    try:
+        back = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return False
+    return type(back) is type(value) and back == value
+
+
+def read_record(record: dict) -> tuple[Settings, Config, Progress]:
+    """The reverse of `Run.record`.
+
+    Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
+    """
+    settings, cfg = Settings.from_json(record["settings"]), Config(**record["config"])
+    progress = Progress(**{"validated": record["progress"]["step"]} | record["progress"])  # absent in older ones
+    if progress.step > settings.train.steps:
+        raise InputError(f"step is {progress.step}, but the run has {settings.train.steps} steps")
+    for name, value in settings.fields.items():
+        if value != getattr(cfg, name):
+            raise InputError(f"{name} is {value!r} in the settings and {getattr(cfg, name)!r} in the configuration")
+    return settings, cfg, progress
+
+
+def new_run(folder: str | Path, settings: Settings, dataset: Dataset) -> Run:
+    """Start a run in a new folder.
+
+    Raises: InputError if the folder already holds a run, or if a checkpoint of this run could not be read back.
+    """
     folder = Path(folder)
     refuse_to_overwrite(folder)
     cfg = settings.config(dataset)
     params = first_params(cfg, settings.train)
+    run = Run(folder, settings, cfg, params, adamw_init(params), Progress())
+    run.check_saveable()
     make_folder(folder)
-    return Run(folder, settings, cfg, params, adamw_init(params), Progress())
+    return run
 
 
 def first_params(cfg: Config, settings: TrainConfig) -> dict:
@@ -89,16 +143,23 @@ def refuse_to_overwrite(folder: Path) -> None:
 def write_config(run: Run) -> None:
     """Write config.json: the settings, the model's Config and the parameter count."""
     record = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "parameters": count_parameters(run.params)}
-    write_atomically(run.folder / "config.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
+    write_text(run.folder / "config.json", json.dumps(record, indent=1))
 
 
-def checkpoint_path(path) -> Path:
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had not finished writing. For the process that has locked the folder."""
+    for name in FILES:
+        for path in folder.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
+
+
+def checkpoint_path(path: str | Path) -> Path:
     """A run's folder stands for its last checkpoint."""
     path = Path(path)
     return path / "last.npz" if path.is_dir() else path
 
 
-def load_run(path) -> Run:
+def load_run(path: str | Path) -> Run:
     """Read a run back from its folder or from one of its checkpoints. Raises: InputError naming the file."""
     path = checkpoint_path(path)
     if path.parent.is_dir() and path.name == "last.npz" and not path.exists():
@@ -107,17 +168,12 @@ def load_run(path) -> Run:
         if (path.parent / "best.npz").exists():
             raise InputError(f"{path}: no such checkpoint; go on with --resume {path.parent / 'best.npz'}")
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
-    params, state, meta = load_checkpoint(path)
+    params, state, record = load_checkpoint(path)
     try:
-        settings, cfg = Settings.from_json(meta["settings"]), Config(**meta["config"])
-        progress = Progress(**{"validated": meta["progress"]["step"]} | meta["progress"])  # absent in older ones
+        settings, cfg, progress = read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    if progress.step > settings.train.steps:
-        raise InputError(f"{path}: is of step {progress.step} of {settings.train.steps}; use another one of the run")
-    if not settings.fields.items() <= asdict(cfg).items():
-        raise InputError(f"{path}: its settings and its config differ; use another checkpoint of the run")
     return Run(path.parent, settings, cfg, params, state, progress)

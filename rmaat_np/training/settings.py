@@ -1,21 +1,28 @@
-"""What a run is made of: a preset (TOML), the model's flags, then the user's own settings, resolved into one record."""
+"""What a run is made of: a preset (TOML), then the model's flags, then the user's own settings, in one record."""
 
 import difflib
 import json
+import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
+from typing import Any
+
+import numpy as np
 
 from ..config import Config, check_fields, convert_value
 from ..data import TASKS
+from ..data.dataset import Dataset
 from ..errors import InputError
 from ..params import DTYPES
 from ..step import METHODS
 
-WHOLE = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
+WHOLE: dict[str, Any] = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
 CHOICES = {"method": METHODS, "dtype": DTYPES}
-MODELS = {  # the paper's table: what each model changes in the preset
+MODEL_KEYS = {f.name for f in fields(Config)} - {"vocab_size", "num_classes", "pair"}  # the data decide those three
+MODELS: dict[str, dict[str, Any]] = {  # the paper's table: what each model changes in the preset
     "rmaat": {},
     "rmt": {"attention": "softmax", "retention": "none", "method": "bptt"},
     "rlt": {"use_astro": False, "retention": "none", "method": "bptt"},
@@ -27,9 +34,11 @@ MODELS = {  # the paper's table: what each model changes in the preset
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; see `optim.py` for lr, warm-up, decay and clipping. eval_every in steps.
+    """How a model is trained. `optim.py` explains lr, warm-up, decay and clipping.
 
-    init: a checkpoint whose parameters to start from (a curriculum, fine-tuning); empty: drawn from the seed.
+    steps, warmup_steps, eval_every in training steps; batch_size in rows; init: the checkpoint whose parameters the run
+    starts from, as in a curriculum or in fine-tuning; empty: parameters are drawn from the seed.
+    Raises: InputError that names the field and what it may be.
     """
 
     steps: int = 1000
@@ -44,7 +53,7 @@ class TrainConfig:
     dtype: str = "float32"
     init: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, AT_LEAST, CHOICES)
         for name in ("lr", "clip_norm"):
             if not 0 < getattr(self, name) < float("inf"):
@@ -53,7 +62,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run, resolved: task, preset and model by name, data options, the model's fields, and the training's."""
+    """One run, resolved: task, preset and model by name, data options, the model's fields, and the training's.
+
+    The names need not be known to this program: a task of one's own, or a preset that no longer exists, will do.
+    Raises: InputError that names the field and what it may be.
+    """
 
     task: str
     preset: str
@@ -62,10 +75,18 @@ class Settings:
     fields: dict = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def config(self, dataset) -> Config:
+    def __post_init__(self) -> None:
+        for name in ("task", "preset", "model"):
+            _check_name(name, getattr(self, name))
+        if not isinstance(self.train, TrainConfig):
+            raise InputError(f"train is {self.train!r}, but it must be a TrainConfig")
+        data = convert_value("data", self.data, dict)
+        object.__setattr__(self, "data", {key: _plain_value(key, value) for key, value in data.items()})
+        object.__setattr__(self, "fields", _complete(convert_value("fields", self.fields, dict)))
+
+    def config(self, dataset: Dataset) -> Config:
         """The model's Config for a dataset. Raises: InputError if a row may be longer than the model reads."""
-        known = {"vocab_size": dataset.vocab_size, "num_classes": dataset.num_classes, "pair": dataset.pair}
-        cfg = Config(**known, **self.fields)
+        cfg = Config(dataset.vocab_size, dataset.num_classes, pair=dataset.pair, **self.fields)
         if dataset.max_length > cfg.max_length:
             raise InputError(
                 f"{self.task} has rows of up to {dataset.max_length} tokens, but num_segments * segment_length is "
@@ -79,9 +100,36 @@ class Settings:
 
     @staticmethod
     def from_json(values: dict) -> "Settings":
-        """The reverse of to_json. Raises: as `resolve`; KeyError, TypeError or AttributeError for another structure."""
+        """The reverse of to_json, without a look at today's presets and models.
+
+        Raises: InputError naming a field that is wrong; KeyError or TypeError for another structure.
+        """
         names = (values["task"], values["preset"], values["model"])
-        return resolve(*names, {**values["data"], **values["fields"], **values["train"]})
+        return Settings(*names, values["data"], values["fields"], TrainConfig(**values["train"]))
+
+
+def _check_name(name: str, value: object) -> None:
+    """Names are shown in a terminal, so they must be printable. Raises: InputError naming the field."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise InputError(f"{name} is {value!r}, but it must be text that can be printed")
+
+
+def _plain_value(key: object, value: object) -> bool | int | float | str:
+    """A data option as a checkpoint can hold it. Raises: InputError naming the option."""
+    _check_name("a data option", key)
+    value = value.item() if isinstance(value, np.generic) else value
+    if type(value) not in (bool, int, float, str) or (type(value) is float and not math.isfinite(value)):
+        raise InputError(f"{key} is {value!r}, but it must be a finite number, true, false or text")
+    return convert_value(str(key), value, type(value))
+
+
+def _complete(shape: dict) -> dict:
+    """All fields of the model that the data do not decide. Raises: InputError for what is unknown or wrong."""
+    for key in shape:
+        if key not in MODEL_KEYS:
+            raise InputError(f"{key!r:.80} is no field of the model; there are {', '.join(sorted(MODEL_KEYS))}")
+    complete = asdict(Config(vocab_size=2, num_classes=2, **shape))
+    return {key: value for key, value in complete.items() if key in MODEL_KEYS}
 
 
 def preset_names(task: str) -> list[str]:
@@ -102,30 +150,49 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
         raise InputError(f"--preset {preset}: task {task} has {', '.join(presets)}")
     chosen = presets[preset]
     data, shape, train = (dict(chosen.get(part, {})) for part in ("data", "model", "train"))
-    flags = dict(MODELS[model])
+    flags = MODELS[model]
     if "num_memory" in flags:
         shape |= {"segment_length": shape["segment_length"] * shape["num_segments"], "num_segments": 1}
-    model_keys = {f.name for f in fields(Config)} - {"vocab_size", "num_classes", "pair"}
     train_keys = {f.name for f in fields(TrainConfig)}
     for key, value in (flags | overrides).items():
-        if key in model_keys:
+        if key in MODEL_KEYS:
             shape[key] = value
         elif key in train_keys:
             train[key] = value
         elif key in data:
-            value = convert_value(key, value, type(data[key]))
-            if type(value) is int and value < 1:
-                raise InputError(f"{key} is {value}, but it must be at least 1")
-            data[key] = value
+            data[key] = _data_option(key, value, data[key])
         else:
-            raise unknown_key(key, model_keys | train_keys | data.keys())
-    complete = asdict(Config(vocab_size=2, num_classes=2, **shape))  # refuses wrong values before any data is read
-    return Settings(
-        task, preset, model, data, {key: complete[key] for key in complete if key in model_keys}, TrainConfig(**train)
-    )
+            raise unknown_key(key, MODEL_KEYS | train_keys | data.keys())
+    return Settings(task, preset, model, data, shape, TrainConfig(**train))
 
 
-def unknown_key(key: str, known) -> InputError:
+def _data_option(key: str, value: object, example: object):
+    """A data option, of the type of the preset's value. Raises: InputError naming the option."""
+    value = convert_value(key, value, type(example))
+    if type(value) is int and value < 1:
+        raise InputError(f"{key} is {value}, but it must be at least 1")
+    return value
+
+
+def check_data(settings: Settings) -> None:
+    """Refuse a task or data options that today's readers do not know, before data are read for an older checkpoint.
+
+    Raises: InputError naming the task, or the option and what it may be.
+    """
+    if settings.task not in TASKS:
+        raise InputError(f"task {settings.task}: unknown to this program; it reads the data of {', '.join(TASKS)}")
+    tables = [preset.get("data", {}) for preset in _read_presets(settings.task).values()]
+    known = {key: value for table in tables for key, value in table.items()}
+    for key, value in settings.data.items():
+        if key not in known:
+            raise InputError(f"{key} is no data option of task {settings.task}; there are {', '.join(known) or 'none'}")
+        _data_option(key, value, known[key])
+    for key in known:
+        if key not in settings.data and all(key in table for table in tables):
+            raise InputError(f"{key}: data of task {settings.task} cannot be read without this option")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> InputError:
     """The error for a --set key that does not exist, with the keys that come close."""
     close = difflib.get_close_matches(key, sorted(known), 3)
     advice = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
@@ -143,6 +210,11 @@ def parse_assignment(text: str) -> tuple[str, object]:
         return key.strip(), value.strip()
 
 
+def to_assignment(key: str, value: bool | int | float | str) -> str:
+    """The reverse of `parse_assignment`, for any text."""
+    return f"{key}=" + json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON text, which TOML reads
+
+
 def describe(settings: Settings) -> str:
     """The resolved settings, one line a part."""
     parts = {"data": settings.data, "model": settings.fields, "train": asdict(settings.train)}
@@ -152,5 +224,5 @@ def describe(settings: Settings) -> str:
     )
 
 
-def _read_presets(task):
-    return tomllib.loads((files("rmaat_np.training") / "presets" / f"{task}.toml").read_text())
+def _read_presets(task: str) -> dict[str, dict]:
+    return tomllib.loads((files("rmaat_np.training") / "presets" / f"{task}.toml").read_text(encoding="utf-8"))

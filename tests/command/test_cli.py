@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,8 @@ import pytest
 from helpers.calls import SCRIPT, TINY, assert_refused
 
 import run_lra
+from rmaat_np import backend
+from rmaat_np.command import actions, signals
 from rmaat_np.data import recall
 from rmaat_np.system import machine
 from rmaat_np.training import loop
@@ -62,6 +65,30 @@ def test_training_says_what_it_does_and_where_everything_is(call):
     assert f"test accuracy {result_of('runs/new')['test_accuracy']:.3f}" in out
     assert "step 3: validation" in out and "step 6: validation" in out
     assert "--eval runs/new/best.npz" in out
+
+
+def test_only_files_that_exist_are_listed(call):
+    """The picture, which could not be drawn here, is not."""
+    _, out, _ = call(*TINY, "--out", "run", "--steps", 1)
+    assert "run/: config.json metrics.jsonl result.json best.npz last.npz\n" in out
+
+
+@pytest.mark.parametrize("broken", [{"MPLBACKEND": "nonsense"}, {"MPLCONFIGDIR": "/proc/nowhere"}], ids=str)
+def test_pictures_never_cost_a_result(start_process, monkeypatch, broken):
+    for name, value in broken.items():
+        monkeypatch.setenv(name, value)
+    process = start_process(*TINY, "--out", "run")
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and result_of("run")["steps"] == 6
+
+
+def test_blas_gets_one_thread_before_numpy_is_imported():
+    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    code = f"import os, runpy; runpy.run_path({str(SCRIPT)!r}); print(*(os.environ[name] for name in {names}))"
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"MKL_NUM_THREADS": "3", "PYTHONPATH": str(SCRIPT.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "3", "1"], done.stderr
 
 
 def test_commands_can_be_pasted_into_a_shell(call):
@@ -161,6 +188,8 @@ def test_help(call):
     code, out, err = call("--help")
     assert (code, err) == (0, "")
     options = ("task", "preset", "model", "backend", "method", "steps", "batch-size", "lr", "seed", "data-dir", "out")
+    headings = ("what to train:", "how to compute:", "where files are:", "other things to do:")
+    assert [line for line in out.splitlines() if line in headings] == list(headings)
     assert all(f"--{option} " in out for option in (*options, "resume", "eval", "workers", "replay-budget", "set"))
 
 
@@ -180,7 +209,7 @@ def start_process():
 
     def start_process(*arguments):
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        environment = {"MPLBACKEND": "Agg"} | os.environ | {"OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         started.append(process)
         return process
@@ -226,7 +255,7 @@ def test_interrupted_before_training(call, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_lra, "load_dataset", stop)
+    monkeypatch.setattr(actions, "load_dataset", stop)
     assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
 
 
@@ -234,8 +263,8 @@ def test_interrupted_before_training(call, monkeypatch):
 @pytest.mark.parametrize("resume", [False, True], ids=["new", "resumed"])
 def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    previous = signal.signal(number, run_lra.stop_at_once)  # SIGINT too: in the background it is ignored
-    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: os.kill(os.getpid(), number) or time.sleep(5))
+    previous = signal.signal(number, signals.stop_at_once)  # SIGINT too: in the background it is ignored
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: os.kill(os.getpid(), number) or time.sleep(5))
     try:
         outcome = call(*(["--resume", run] if resume else [*TINY, "--out", "new"]))
     finally:
@@ -357,7 +386,7 @@ def test_options_that_do_not_exist_or_do_not_go_together(call, options, fragment
 
 
 def test_rows_longer_than_the_model_reads(call, monkeypatch):
-    monkeypatch.setattr(run_lra, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
     outcome = call(*TINY, "--out", "run")
     assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "--set")
     assert not Path("run").exists()
@@ -452,7 +481,7 @@ def test_cupy_cannot_be_used(call, monkeypatch, cupy, remedy):
 
 def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
     assert_refused(call(*TINY, "--out", "run", "--tf32"), "--tf32", "--backend cupy")
-    monkeypatch.setattr(run_lra.backend, "use", lambda name: None)  # as if CuPy were usable
+    monkeypatch.setattr(backend, "use", lambda name: None)  # as if CuPy were usable
     options = ("--out", "run", "--backend", "cupy", "--tf32", "--dtype", "float64")
     assert_refused(call(*TINY, *options), "--tf32", "float64")
     assert not Path("run").exists()
@@ -462,6 +491,25 @@ def test_dtype(call):
     code, said, _ = call(*TINY, "--out", "run", "--dtype", "float64")
     assert code == 0 and "float64, backend numpy" in said
     assert json.loads(Path("run/config.json").read_text())["settings"]["train"]["dtype"] == "float64"
+
+
+def test_task_that_this_program_does_not_know(call, run):
+    """Its checkpoint can be read, but not its data."""
+    loaded = runs.load_run(run)
+    loaded.settings = replace(loaded.settings, task="mine", preset="own", model="other")
+    loaded.save("last.npz")
+    for mode in ("--resume", "--eval"):
+        assert_refused(call(mode, run), "task mine: unknown to this program", "recall")
+
+
+def test_preset_and_model_that_this_program_does_not_know_any_more(call, run, finished):
+    for name in ("last.npz", "best.npz"):
+        loaded = runs.load_run(run / name)
+        loaded.settings = replace(loaded.settings, preset="old", model="older")
+        loaded.save(name)
+    code, out, _ = call("--eval", run / "best.npz")
+    assert code == 0 and json.loads(out)["test_accuracy"] == result_of(finished)["test_accuracy"]
+    assert call("--resume", run)[0] == 0
 
 
 def test_tqdm_is_not_installed(call, monkeypatch):

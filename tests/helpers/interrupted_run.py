@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rmaat_np.data import recall  # noqa: E402
 from rmaat_np.system import files  # noqa: E402
-from rmaat_np.training import folder, loop
-from rmaat_np.training import run as runs
+from rmaat_np.training import loop, metrics  # noqa: E402
+from rmaat_np.training import run as runs  # noqa: E402
 from rmaat_np.training.settings import resolve  # noqa: E402
 
 SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
@@ -89,7 +89,7 @@ def main(path: str, event: str, count: str, delay: str) -> None:
         patch_os(replace=counted(os.replace, number, lambda *_: kill("0")))
     else:
         act = append_half if delay == "half" else lambda *_: kill(delay)
-        loop.append_metrics = counted(folder.append_metrics, number, act)
+        loop.append_metrics = counted(metrics.append_metrics, number, act)
     loop.train(run, data)
 
 

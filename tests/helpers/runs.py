@@ -5,7 +5,9 @@ import resource
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
+from rmaat_np.command.signals import stop_requests
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 from rmaat_np.training.settings import resolve
@@ -14,6 +16,9 @@ STEPS = 12
 SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
 SIZES |= {"class_within": 8, "length": 16}
 SIZES |= {"num_memory": 2, "dropout": 0.1, "steps": STEPS, "batch_size": 8, "eval_every": 5, "warmup_steps": 4}
+
+
+MEASURED = {"seconds": 0, "tokens_per_second": 0, "seconds_per_step": 0, "peak_memory_bytes": 0}  # differ each time
 
 
 def start(folder, data, **overrides):
@@ -33,8 +38,7 @@ def assert_equal_runs(left, right):
         for key in ours:
             np.testing.assert_array_equal(ours[key], theirs[key], err_msg=f"{name} {key}")
     assert (left / "metrics.jsonl").read_bytes() == (right / "metrics.jsonl").read_bytes()
-    timing = {"seconds": 0, "tokens_per_second": 0}
-    results = [json.loads((folder / "result.json").read_text()) | timing for folder in (left, right)]
+    results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) | MEASURED for folder in (left, right)]
     assert results[0] == results[1]
 
 
@@ -49,6 +53,14 @@ def at_step(monkeypatch, step, act):
         return row
 
     monkeypatch.setattr(loop, "train_step", train_step)
+
+
+def train_until_signal(run, data):
+    """Train as the command does: a signal asks to stop. -> the signals that came; Interrupted must have been raised"""
+    with stop_requests() as received, pytest.raises(loop.Interrupted) as stop:
+        loop.train(run, data, should_stop=lambda: bool(received))
+    assert (stop.value.step, stop.value.folder) == (run.progress.step, run.folder)
+    return received
 
 
 @contextmanager

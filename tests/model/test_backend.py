@@ -16,6 +16,7 @@ from rmaat_np.data.batches import BatchOrder
 from rmaat_np.optim import adamw_init, adamw_step
 from rmaat_np.training import loop, settings
 from rmaat_np.training import run as runs
+from rmaat_np.training.execution import Execution
 
 CFG = rn.Config(
     vocab_size=12, num_classes=5, d_model=8, num_heads=2, d_ff=12, segment_length=4, num_segments=3, num_memory=2
@@ -124,5 +125,5 @@ def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(de
     run = runs.new_run(tmp_path / "run", settings.resolve("recall", "quick", "rmaat", overrides), dataset)
     order = BatchOrder(dataset.train.lengths(), 4, 0)
     strict_device.reset_synchronisations()
-    loop.train_step(run, *dataset.train.batch(order.rows(0)), workers=1, replay_budget=0)
+    loop.train_step(run, *dataset.train.batch(order.rows(0)), Execution())
     assert strict_device.synchronisations() == 1

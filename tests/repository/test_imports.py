@@ -22,7 +22,6 @@ MAY_IMPORT = {
     "benchmark": {"benchmark", MODEL, "system"},
     "command": {"command", "benchmark", "trace", "training", "data", "system", MODEL},
 }
-EXCEPTIONS = {("training/loop.py", "command")}  # only ever shorter
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -58,8 +57,6 @@ def test_a_file_imports_only_what_its_room_may(path):
         theirs = room_of(module)
         if (path.name, theirs) == ("backend.py", "cuda"):
             continue  # `backend.use("cupy")` loads the kernels
-        if (path.relative_to(PACKAGE).as_posix(), theirs) in EXCEPTIONS:
-            continue
         allowed = MAY_IMPORT[mine]
         assert theirs in allowed or (theirs == MODEL and ".".join(module) in allowed), (
             f"{path.relative_to(ROOT)}:{line}: {mine} imports {'.'.join(module)}, but may only import {sorted(allowed)}"

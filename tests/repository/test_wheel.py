@@ -13,16 +13,17 @@ ROOT = Path(__file__).parents[2]
 TRAIN = """
 import pathlib, sys
 import rmaat_np as rn
-from rmaat_np import settings, train
-from rmaat_np.data import load_dataset
+from rmaat_np import training
+from rmaat_np.data import TASKS, load_dataset
+from rmaat_np.training.settings import preset_names
 assert "installed" in rn.__file__, rn.__file__
-chosen = settings.resolve("recall", "quick", "rmaat", {"steps": 10, "eval_every": 10})
+chosen = training.resolve("recall", "quick", "rmaat", {"steps": 10, "eval_every": 10})
 data = load_dataset(chosen.task, chosen.data, pathlib.Path("data"))
-result = train.train(train.new_run("run", chosen, data), data)
+result = training.train(training.new_run("run", chosen, data), data)
 assert result["steps"] == 10
 assert {"config.json", "last.npz", "best.npz", "result.json"} <= {path.name for path in pathlib.Path("run").iterdir()}
-for task in settings.TASKS:
-    assert settings.preset_names(task)
+for task in TASKS:
+    assert preset_names(task)
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from statistics import mean
 import pytest
 
 import run_lra
+from rmaat_np.command import actions, options
+from rmaat_np.command.compare import argv_of
 from rmaat_np.errors import InputError
 from rmaat_np.training import compare, compare_table
 
@@ -88,7 +91,7 @@ def test_interrupted_and_gone_on_with(tmp_path):
     assert process.returncode == 130, stderr
     assert "go on with: python run_lra.py" in stderr.splitlines()[-1] and "Traceback" not in stderr
     assert (tmp_path / "out" / "rmaat-seed0" / "last.npz").exists()
-    assert "Not run: " in (tmp_path / "out" / "table.md").read_text()
+    assert "Not run: rmaat-seed0 (not finished); " in (tmp_path / "out" / "table.md").read_text()
     assert run_lra.main([*arguments, str(tmp_path / "out")]) == 0
     assert run_lra.main([*arguments, str(tmp_path / "whole")]) == 0
     results = [json.loads((tmp_path / folder / "table.json").read_text()) for folder in ("out", "whole")]
@@ -155,10 +158,7 @@ def test_a_damaged_result_is_named(tmp_path, text):
 
 def job_in(folder):
     """A job whose folder is the given one."""
-    (job,) = compare.make_jobs(
-        folder, "recall", "quick", "rmaat", 1, {}, data_dir=folder, cache_dir=None, backend="numpy",
-        replay_budget=0, tf32=False, at_a_time=1,
-    )  # fmt: skip
+    (job,) = compare.make_jobs(folder, "recall", "quick", "rmaat", 1, {})
     return replace(job, folder=folder)
 
 
@@ -187,6 +187,88 @@ def test_a_table_tells_how_each_run_was_made_not_how_it_was_written(compared):
     assert run_lra.main(arguments) == 0
     after = json.loads((compared / "table.json").read_text())
     assert [r["runs_at_a_time"] for r in after] == [2] * 4 and [r["date"] for r in after] == [r["date"] for r in before]
+
+
+def test_the_command_line_of_a_run_gives_its_settings_back(tmp_path):
+    """Whatever text is in them; and once there is a checkpoint, the run is resumed."""
+    where = ["--data-dir", "my data", "--cache-dir", tmp_path, "--replay-budget", "1.5", "--workers", "3"]
+    arguments = options.parse_arguments([*map(str, where), "--compare", "rmaat"])
+    folder = tmp_path / "a b"
+    for text in ("", "a b/c.npz", "quote ' and \"", "back\\slash", "line\nend", "Zoë"):
+        overrides = {"init": text, "lr": 1e-05, "use_astro": False, "class_within": 7, "method": "bptt"}
+        (job,) = compare.make_jobs(folder, "recall", "quick", "rmt", 1, overrides)
+        argv = argv_of(job, arguments)
+        assert argv[:2] == [sys.executable, str(SCRIPT)]
+        run = options.parse_arguments(argv[2:])
+        assert actions.chosen_settings(run) == job.settings and job.settings.train.init == text
+        assert (run.out, run.data_dir, run.cache_dir) == (job.folder, Path("my data"), tmp_path)
+        assert (run.workers, run.replay_budget, run.backend) == (1, 1.5, "numpy")
+    job.folder.mkdir(parents=True)
+    (job.folder / "last.npz").touch()
+    run = options.parse_arguments(argv_of(job, arguments)[2:])
+    assert (run.resume, run.out, run.set, run.data_dir) == (job.folder, None, [], Path("my data"))
+
+
+def test_memory_that_could_not_be_measured_costs_no_run(compared, tmp_path):
+    """Its cell is a dash."""
+    out = shutil.copytree(compared, tmp_path / "out")
+    for path in out.glob("rmaat-seed*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory_bytes": None}))
+    assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
+    text = (out / "table.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| `rmaat` |"))
+    assert line.split(" | ")[5] == "—" and "Not run" not in text
+
+
+def test_a_comparison_of_an_older_program_stays_readable(compared, tmp_path):
+    """Its results say themselves how many runs there were at a time."""
+    out = shutil.copytree(compared, tmp_path / "out")
+    for path in out.glob("*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"runs_at_a_time": 7}))
+    before = {path: path.read_bytes() for path in out.glob("*/result.json")}
+    (out / "table.json").write_text("[]")
+    assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
+    assert [r["runs_at_a_time"] for r in json.loads((out / "table.json").read_text())] == [7] * 4
+    assert {path: path.read_bytes() for path in out.glob("*/result.json")} == before
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "[" * 100_000, '[{"variant": "rmaat"}]'], ids=lambda t: t[:20])
+def test_a_damaged_table_is_written_anew(compared, tmp_path, content):
+    out = shutil.copytree(compared, tmp_path / "out")
+    (out / "table.json").write_text(content)
+    assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
+    assert len(json.loads((out / "table.json").read_text())) == 4
+
+
+def test_a_run_of_a_comparison_is_a_session_of_its_own(tmp_path):
+    """Ctrl-C in a terminal goes to the foreground's process group. stderr's last line says why a run failed."""
+    (job,) = compare.make_jobs(tmp_path, "recall", "quick", "rmaat", 1, {})
+    code = "import os, sys; print('noise' * 9999, file=sys.stderr); sys.exit(f'x.py: {os.getsid(0) == os.getpid()}')"
+    assert compare.close(compare.start(job, [sys.executable, "-c", code])) == {job.name: "True"}
+    silent = compare.start(job, [sys.executable, "-c", "raise SystemExit(7)"])
+    assert compare.close(silent) == {job.name: "ended with exit code 7"}
+
+
+def test_progress_is_read_from_the_files(tmp_path):
+    (job,) = compare.make_jobs(tmp_path, "recall", "quick", "rmaat", 1, {"steps": 10})
+    assert job.steps_done() == 0
+    job.folder.mkdir()
+    lines = b'{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.25}\n'
+    (job.folder / "metrics.jsonl").write_bytes(lines + b'{"step": 3, "lo')
+    assert job.steps_done() == 2
+    (job.folder / "metrics.jsonl").write_bytes(lines * 1000 + b'{"step": 3, "val_loss": 2.0, "val_accuracy": 0.5}\n')
+    assert job.steps_done() == 3
+    (job.folder / "result.json").touch()
+    assert job.steps_done() == 10
+
+
+def test_a_table_whose_picture_cannot_be_drawn(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(compare_table, "_draw", broken)
+    assert not compare_table.draw_table([row("a", 0, 0.5)], tmp_path / "table.png")
+    assert capsys.readouterr().err == f"{tmp_path / 'table.png'} is not drawn: no font\n"
 
 
 def test_a_comparison_does_not_go_into_a_runs_folder(tmp_path, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import interrupted_run
+from helpers.runs import MEASURED
 
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
@@ -34,7 +35,7 @@ def patched():
     """What the script replaces in this process too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "EVALUATION_BATCH", 8)
-        patch.setattr(loop, "draw_curve", None)
+        patch.setattr(loop, "draw_curve", lambda folder: None)
         yield interrupted_run.dataset()
 
 
@@ -68,8 +69,7 @@ def assert_equal_runs(ours, theirs):
                 assert left[key].tobytes() == right[key].tobytes(), f"{name} {key}"
     for name in ("metrics.jsonl", "config.json"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
-    timing = {"seconds": 0, "tokens_per_second": 0}
-    left, right = (json.loads((folder / "result.json").read_text()) | timing for folder in (ours, theirs))
+    left, right = (json.loads((folder / "result.json").read_text()) | MEASURED for folder in (ours, theirs))
     assert left == right
 
 

@@ -2,14 +2,18 @@
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rmaat_np.config import Config
+from rmaat_np.data import recall
 from rmaat_np.errors import InputError
+from rmaat_np.training import loop, settings
 from rmaat_np.training import run as runs
 from rmaat_np.training.checkpoint import load_checkpoint, save_checkpoint
 from rmaat_np.training.settings import (
@@ -21,6 +25,7 @@ from rmaat_np.training.settings import (
     parse_assignment,
     preset_names,
     resolve,
+    to_assignment,
 )
 
 WITH_PRESETS = [task for task in TASKS if (files("rmaat_np.training") / "presets" / f"{task}.toml").is_file()]
@@ -275,10 +280,117 @@ def test_checkpoint_settings_come_back(tmp_path, saved):
 
 def test_checkpoint_of_another_size(tmp_path, saved):
     params, state, meta = saved
-    meta["config"]["d_ff"] = 32
+    meta["config"]["d_ff"] = meta["settings"]["fields"]["d_ff"] = 32
     save_checkpoint(tmp_path / "c.npz", params, state, meta)
     with pytest.raises(InputError, match="c.npz.*mlp.in"):
         runs.load_run(tmp_path / "c.npz")
+
+
+def test_checkpoint_whose_settings_and_configuration_differ(tmp_path, saved):
+    params, state, meta = saved
+    meta["config"]["d_ff"] = 32
+    save_checkpoint(tmp_path / "c.npz", params, state, meta)
+    with pytest.raises(InputError, match="c.npz.*d_ff is 128 in the settings and 32 in the configuration"):
+        runs.load_run(tmp_path / "c.npz")
+
+
+# a checkpoint stands alone
+
+
+def own_settings(**data):
+    """Of a task, a preset and a model that this program has never heard of."""
+    train = TrainConfig(steps=2, batch_size=4, eval_every=2, warmup_steps=0)
+    shape = {"d_model": 4, "num_heads": 2, "num_layers": 1, "d_ff": 4, "segment_length": 8, "num_segments": 2}
+    return Settings("my task", "mine", "my model", data, shape | {"num_memory": 2}, train)
+
+
+def own_run(folder, **data):
+    rows = recall.load(8, 16, rows=(16, 8, 8))
+    return runs.new_run(folder, own_settings(**data), rows), rows
+
+
+def test_run_of_an_own_task_is_saved_and_loaded(tmp_path, monkeypatch):
+    run, rows = own_run(tmp_path / "run", path="my rows", share=0.5, limit=0, shuffled=True)
+    loop.train(run, rows)
+    monkeypatch.setattr(settings, "_read_presets", lambda task: pytest.fail("looked at today's presets"))
+    monkeypatch.setattr(settings, "MODELS", {})
+    back = runs.load_run(tmp_path / "run")
+    assert back.settings == run.settings and back.cfg == run.cfg and back.progress == run.progress
+    assert back.settings.data == {"path": "my rows", "share": 0.5, "limit": 0, "shuffled": True}
+
+
+def test_checkpoint_of_a_preset_that_no_longer_exists(tmp_path, saved, monkeypatch):
+    """And of one whose values are others today."""
+    before = runs.load_run(tmp_path).settings
+    monkeypatch.setattr(settings, "_read_presets", lambda task: {"other": {"train": {"lr": 1.0}}})
+    assert runs.load_run(tmp_path).settings == before
+
+
+def test_data_of_a_checkpoint_are_held_against_the_tasks_options():
+    recall_settings = resolve("recall", "quick", "rmaat", {})
+    settings.check_data(recall_settings)
+    settings.check_data(replace(recall_settings, preset="renamed", model="mine"))
+    for data, said in (
+        ({"length": "x", "class_within": 32}, "length is 'x', but it must be a whole number"),
+        ({"length": 0, "class_within": 32}, "length is 0, but it must be at least 1"),
+        ({"length": 128}, "class_within: data of task recall cannot be read without"),
+        ({"length": 128, "class_within": 32, "colour": 1}, "colour is no data option of task recall"),
+    ):
+        assert said in refusal(settings.check_data, replace(recall_settings, data=data))
+    assert "my task: unknown" in refusal(settings.check_data, own_settings())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": {"lengths": (1, 2)}}, "lengths is (1, 2), but it must be a finite number, true, false or text"),
+        ({"data": {"path": Path("x")}}, "path is "),
+        ({"data": {"share": math.nan}}, "share is nan"),
+        ({"data": {"limit": 2**70}}, "limit is "),
+        ({"data": {"a\x1b[31m": 1}}, "a data option is "),
+        ({"data": [1]}, "data is [1]"),
+        ({"fields": {"d_model": 4.5}}, "d_model is 4.5, but it must be a whole number"),
+        ({"fields": {"depth": 4}}, "'depth' is no field of the model"),
+        ({"fields": {"retention": "x"}}, "retention is 'x'"),
+        ({"task": 3}, "task is 3"),
+        ({"preset": ""}, "preset is ''"),
+        ({"model": "a\nb"}, "model is "),
+        ({"train": {}}, "train is {}, but it must be a TrainConfig"),
+    ],
+    ids=str,
+)
+def test_settings_that_could_not_be_read_back_are_refused_at_once(change, said):
+    assert said in refusal(replace, own_settings(), **change)
+
+
+def test_numpy_scalars_in_settings_become_pythons():
+    chosen = own_settings(share=np.float32(0.5), limit=np.int64(3), shuffled=np.True_)
+    assert [type(value) for value in chosen.data.values()] == [float, int, bool]
+    assert Settings.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: run.settings.data.update(lengths=(1, 2)), "settings.data.lengths is (1, 2)"),
+        (lambda run: run.settings.fields.update(d_model=8), "d_model is 8 in the settings and 4 in the configuration"),
+        (lambda run: setattr(run.progress, "tokens", np.int64(3)), "progress.tokens is "),
+        (lambda run: setattr(run.progress, "seconds", math.inf), "progress.seconds is inf"),
+        (lambda run: setattr(run.progress, "step", 3), "step is 3, but the run has 2 steps"),
+        (lambda run: run.params.update(extra=run.params["head.bias"]), "surplus parameter extra"),
+        (lambda run: run.params.update({"head.bias": run.params["head.bias"].astype("float64")}), "head.bias is float"),
+    ],
+    ids=["data", "fields", "type", "number", "step", "parameter", "dtype"],
+)
+def test_run_that_could_not_be_read_back_is_refused_before_its_first_step(tmp_path, monkeypatch, change, said):
+    """Somebody changed the run after it was made; nothing is written of it, and nothing computed."""
+    run, rows = own_run(tmp_path / "run")
+    change(run)
+    monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail("computed before it was refused"))
+    assert said in refusal(run.check_saveable)
+    with pytest.raises(InputError):
+        loop.train(run, rows)
+    assert {path.name for path in run.folder.iterdir()} <= {".lock"}
 
 
 # parse_assignment
@@ -303,6 +415,32 @@ def test_checkpoint_of_another_size(tmp_path, saved):
 def test_assignments_are_read_as_toml_or_text(text, key, value):
     name, found = parse_assignment(text)
     assert (name, found, type(found)) == (key, value, type(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "a b",
+        "true",
+        "3",
+        "'",
+        '"',
+        "a\\b",
+        "C:\\x",
+        "tab\tand\nline",
+        "\x00\x1b\x7f",
+        "Zoë 😀",
+        "\udc80",
+        "a=b",
+        "#",
+    ]
+    + [1, -1, 0, 2**40, 1e-05, 1e16, 0.1, 5e-324, True, False],
+)
+def test_assignments_are_written_as_they_are_read(value):
+    key, back = parse_assignment(to_assignment("init", value))
+    assert (key, back, type(back)) == ("init", value, type(value))
 
 
 @pytest.mark.parametrize("text", ["", "lr", "=3", "  =3", "lr:3"])

@@ -2,23 +2,27 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start
+from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start, train_until_signal
 
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.errors import InputError
 from rmaat_np.optim import learning_rate
 from rmaat_np.step import predict
-from rmaat_np.training import curve, loop
+from rmaat_np.system import machine
+from rmaat_np.training import loop, metrics
 from rmaat_np.training import run as runs
 from rmaat_np.training.checkpoint import save_checkpoint
+from rmaat_np.training.execution import Execution
 
 # what a run writes
 
@@ -63,6 +67,8 @@ def test_result(whole, data):
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
     assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
+    assert result.pop("seconds_per_step") > 0 and result.pop("peak_memory_bytes") >= 0
+    assert result.pop("machine") == machine.describe() and re.fullmatch(r"\d{4}-\d\d-\d\d", result.pop("date"))
     assert result == {
         "task": "recall",
         "model": "rmaat",
@@ -89,7 +95,7 @@ def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch
     accuracies = iter([0.1, 0.5, 0.3, 0.5])
     original, run = loop.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
 
-    def evaluate(params, cfg, split, workers, stop):
+    def evaluate(params, cfg, split, workers, should_stop):
         scores = original(params, cfg, split, workers)
         return scores | {"accuracy": next(accuracies)} if split is data.val else scores
 
@@ -142,9 +148,7 @@ def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, numbe
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         at_step(patch, step, lambda: os.kill(os.getpid(), number))
-        with pytest.raises(loop.Interrupted) as stop:
-            loop.train(start(folder, data), data)
-    assert stop.value.args[0] == number
+        assert train_until_signal(start(folder, data), data) == [number]
     assert runs.load_run(folder).progress.step == step
     assert not (folder / "result.json").exists()
     loop.train(runs.load_run(folder), data)
@@ -165,9 +169,7 @@ def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "predict", predict)  # 3 times a validation, 4 times a test
-        with pytest.raises(loop.Interrupted) as stop:
-            loop.train(start(folder, data), data)
-    assert stop.value.args[0] == number
+        assert train_until_signal(start(folder, data), data) == [number]
     assert runs.load_run(folder).progress.step == step and not (folder / "result.json").exists()
     loop.train(runs.load_run(folder), data)
     assert_equal_runs(folder, whole)
@@ -254,17 +256,82 @@ def test_best_checkpoint_that_is_missing_is_missed_at_once(tmp_path, data, whole
         loop.train(runs.load_run(tmp_path / "run"), data)
 
 
-def test_signals_are_handed_back(tmp_path, data):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+def test_training_takes_no_signal_handler(tmp_path, data, monkeypatch):
+    """Before, in the middle of a step, and afterwards the caller's handlers are in place."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before, during = [signal.getsignal(number) for number in numbers], []
+    at_step(monkeypatch, 1, lambda: during.extend(signal.getsignal(number) for number in numbers))
     loop.train(start(tmp_path / "run", data, steps=1), data)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert during == before == [signal.getsignal(number) for number in numbers]
 
 
-def test_second_signal_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), loop.stop_requests() as received:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert received == [signal.SIGTERM]
-        os.kill(os.getpid(), signal.SIGINT)
+def test_training_in_a_thread(tmp_path, data, whole, capfd):
+    """Any thread will do, and nothing is printed."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(loop.train(start(tmp_path / "run", data), data)))
+    thread.start()
+    thread.join(120)
+    assert len(results) == 1 and results[0]["steps"] == STEPS
+    assert_equal_runs(tmp_path / "run", whole)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_thread_is_left_behind(tmp_path, data, monkeypatch):
+    """An error keeps the frames of the loop alive, as a notebook does; the thread that reads ahead must not wait there.
+
+    The garbage collector would end it at any moment, and hang where that is inside another executor.
+    """
+    before = threading.active_count()
+    at_step(monkeypatch, 3, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept:
+        loop.train(start(tmp_path / "run", data), data)
+    assert kept.value.__traceback__ is not None and threading.active_count() == before
+
+
+def test_should_stop_is_asked_once_a_step_and_between_batches(tmp_path, data, monkeypatch):
+    """Steps 1 to 12, and 3 batches for each of 3 validations, 4 for each of 2 tests; a last time before the test."""
+    asked = []
+    loop.train(start(tmp_path / "run", data), data, should_stop=lambda: asked.append(None))
+    assert len(asked) == STEPS + 1 + 3 * 3 + 2 * 4
+
+
+def test_what_the_caller_is_told(tmp_path, data):
+    steps, lines, warnings = [], [], []
+    run = start(tmp_path / "run", data)
+    loop.train(run, data, on_step=steps.append, report=lines.append, warn=warnings.append)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [row for row in rows if "loss" in row] and warnings == []
+    assert [line.partition(":")[0] for line in lines] == ["step 5", "step 10", "step 12"]
+    assert all(re.search(r"validation loss \d\.\d{3}, accuracy \d\.\d{3}$", line) for line in lines)
+    (run.folder / "metrics.jsonl").unlink()
+    loop.train(runs.load_run(run.folder), data, warn=warnings.append)
+    assert len(warnings) == 1 and "the lines of 12 steps are missing" in warnings[0]
+
+
+def test_interruption_of_an_evaluation_alone(whole, data):
+    run = runs.load_run(whole)
+    with pytest.raises(loop.Interrupted) as stop:
+        loop.evaluate(run.params, run.cfg, data.test, should_stop=lambda: True)
+    assert (stop.value.step, stop.value.folder, str(stop.value)) == (None, None, "stopped")
+
+
+def test_measurements_that_are_impossible_cost_no_result(tmp_path, data, whole, monkeypatch):
+    """As where /proc is missing."""
+    monkeypatch.setattr(machine, "_status_bytes", lambda field: None)
+    assert loop.train(start(tmp_path / "run", data), data)["peak_memory_bytes"] is None
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_picture_that_cannot_be_drawn_costs_one_line(tmp_path, data, whole, monkeypatch, capfd):
+    def broken(*_):
+        raise RuntimeError("the font is gone")
+
+    monkeypatch.setattr(loop, "draw_curve", metrics.draw_curve)
+    monkeypatch.setattr(metrics, "_draw", broken)
+    loop.train(start(tmp_path / "run", data), data)
+    assert capfd.readouterr().err == f"{tmp_path / 'run' / 'curve.png'} is not drawn: the font is gone\n"
+    assert not (tmp_path / "run" / "curve.png").exists()
+    assert_equal_runs(tmp_path / "run", whole)
 
 
 # equal runs
@@ -276,7 +343,7 @@ def test_second_signal_stops_at_once():
     ids=["again", "bptt", "replay budget"],
 )
 def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, options):
-    loop.train(start(tmp_path / "run", data, **overrides), data, **options)
+    loop.train(start(tmp_path / "run", data, **overrides), data, Execution(**options))
     for key, array in arrays_of(tmp_path / "run/last.npz").items():
         np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
@@ -284,7 +351,7 @@ def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, optio
 
 def test_two_workers_are_deterministic(tmp_path, data, whole):
     for name in ("one", "two"):
-        loop.train(start(tmp_path / name, data), data, workers=2)
+        loop.train(start(tmp_path / name, data), data, Execution(workers=2))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     losses = [
         [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
@@ -334,8 +401,8 @@ def test_divergence(tmp_path, data):
     with pytest.raises(loop.Diverged) as error:
         loop.train(run, data)
     message = str(error.value)
-    assert message.startswith("step ") and "nan" in message and "--lr" in message and "\n" not in message
-    assert "--resume" not in message, "it refuses another learning rate"
+    assert message.startswith(f"step {error.value.step}: ") and "nan" in message and "\n" not in message
+    assert "--" not in message and "run_lra" not in message, "advice on commands is the command's"
     assert not (tmp_path / "run/result.json").exists()
 
 
@@ -345,18 +412,20 @@ def test_divergence(tmp_path, data):
 def test_curve(whole, tmp_path):
     pytest.importorskip("matplotlib")
     shutil.copy(whole / "metrics.jsonl", tmp_path)
-    curve.draw_curve(tmp_path)
+    assert metrics.draw_curve(tmp_path)
     assert (tmp_path / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_no_matplotlib_no_curve(whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
     shutil.copy(whole / "metrics.jsonl", tmp_path)
-    curve.draw_curve(tmp_path)
-    assert "pip install matplotlib" in capsys.readouterr().err
+    assert not metrics.draw_curve(tmp_path)
+    error = capsys.readouterr().err
+    assert "curve.png" in error and "pip install matplotlib" in error and error.count("\n") == 1
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
 def test_running_mean():
-    np.testing.assert_array_equal(curve.running_mean(np.arange(7.0), 3), [1.0, 4.0])
-    np.testing.assert_array_equal(curve.running_mean(np.arange(3.0), 1), [0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(metrics.running_mean(np.arange(7.0), 3), [1.0, 4.0])
+    np.testing.assert_array_equal(metrics.running_mean(np.arange(3.0), 1), [0.0, 1.0, 2.0])

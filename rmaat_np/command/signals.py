@@ -1,0 +1,48 @@
+"""Signals: the one place of the program with signal handlers."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def handle_stops() -> None:
+    """Let SIGINT and SIGTERM end the program in an orderly way, from here on. For a program's own process."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop_at_once)
+
+
+def stop_at_once(number: int, frame) -> None:
+    """The handler while there is nothing to save: SIGTERM acts as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Inside the `with` block, collect SIGINT and SIGTERM in a list instead of dying of them.
+
+    A second signal raises KeyboardInterrupt(number).
+    """
+    received: list[int] = []
+
+    def remember(number: int, frame) -> None:
+        if received:
+            raise KeyboardInterrupt(number)
+        received.append(number)
+
+    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def exit_code(number: int | None) -> int:
+    """What a shell reports of a process that a signal ended. None: Python's own KeyboardInterrupt, which names none."""
+    return 128 + (signal.SIGINT if number is None else number)
+
+
+def number_of(stop: KeyboardInterrupt) -> int | None:
+    """The signal behind a KeyboardInterrupt, if it names one."""
+    return stop.args[0] if stop.args else None

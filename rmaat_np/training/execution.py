@@ -1,0 +1,48 @@
+"""How a run is computed: where, by how many threads, and with how much memory. What is computed stays the same."""
+
+from dataclasses import dataclass
+
+from .. import backend
+from ..config import check_fields
+from ..errors import InputError
+from ..system.machine import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The ways of computing that are no part of a run's settings, so that a run may go on with other ones.
+
+    backend "numpy" | "cupy"; workers: threads, a shard of the batch each; replay_budget: bytes that AMRB may keep per
+    worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges.
+    Raises: InputError that names the field and what it may be.
+    """
+
+    backend: str = "numpy"
+    workers: int = 1
+    replay_budget: int = 0
+    tf32: bool = False
+    detect_anomaly: bool = False
+
+    def __post_init__(self):
+        check_fields(self, {"workers": 1, "replay_budget": 0}, {"backend": ("numpy", "cupy")})
+        if self.tf32 and self.backend != "cupy":
+            raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
+
+    def check_dtype(self, dtype: str) -> None:
+        """Refuse TF32 for a run that is not in float32. Raises: InputError."""
+        if self.tf32 and dtype != "float32":
+            raise InputError(f"--tf32: dtype is {dtype}, but TF32 is for float32; leave one of them out")
+
+
+DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs
+
+
+def activate(execution: Execution) -> None:
+    """Set this process up to compute that way. For a program to call once, before its first array.
+
+    Raises: BackendError with reason and remedy if the backend cannot be used here.
+    """
+    backend.use(execution.backend)
+    keep_freed_memory()
+    if execution.tf32:
+        backend.allow_tf32()

@@ -1,0 +1,70 @@
+"""The terminal: bars that need no terminal, and lines that never end a run."""
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from rmaat_np.errors import InputError
+from rmaat_np.system.terminal import complain, progress_bar, show, tell
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_bar_over_an_iterable_and_by_hand(capsys):
+    """Silent here, where stderr is no terminal."""
+    assert list(progress_bar(range(3), unit="image", label="drawing")) == [0, 1, 2]
+    with progress_bar(total=10, initial=4) as bar:
+        bar.update()
+        bar.update(2)
+        bar.set_postfix(loss="1.0", refresh=False)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_bar_in_a_terminal():
+    ours, theirs = os.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    code = "from rmaat_np.system.terminal import progress_bar\n"
+    code += "for _ in progress_bar(range(3), unit='image', label='drawing', initial=2, total=5): pass"
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=ROOT, check=True, timeout=60)
+    os.close(theirs)
+    shown = ""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(ours, 4096):
+            shown += part.decode()
+    os.close(ours)
+    assert "drawing" in shown and "5/5" in shown and "image/s" in shown
+
+
+def test_no_tqdm_is_one_line_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(InputError, match="pip install tqdm"):
+        progress_bar(total=3)
+
+
+def test_where_lines_go(capsys):
+    lines = []
+    tell("news")
+    tell("to the bar", write=lines.append)
+    complain("wrong")
+    show("result")
+    assert capsys.readouterr() == ("news\nresult\n", "wrong\n") and lines == ["to the bar"]
+
+
+@pytest.mark.parametrize(("call", "code"), [("tell('x' * 9)", 0), ("complain('x')", 0)])
+def test_nobody_reads(call, code):
+    """stdout and stderr are pipes that were closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = f"from rmaat_np.system.terminal import complain, tell\n{call}\n"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, stdout=writer, stderr=writer, cwd=ROOT, timeout=60)
+    os.close(writer)
+    assert done.returncode == code

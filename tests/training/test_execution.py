@@ -1,0 +1,50 @@
+"""How a run is computed: what is refused, and what is set up."""
+
+import numpy as np
+import pytest
+
+from rmaat_np import backend
+from rmaat_np.errors import InputError
+from rmaat_np.training import execution
+from rmaat_np.training.execution import Execution, activate
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend": "jax"}, "backend is 'jax', but it must be one of numpy, cupy"),
+        ({"workers": 0}, "workers is 0, but it must be at least 1"),
+        ({"workers": 1.5}, "workers is 1.5, but it must be a whole number"),
+        ({"replay_budget": -1}, "replay_budget is -1, but it must be at least 0"),
+        ({"tf32": True}, "--tf32: backend numpy has no TF32"),
+        ({"detect_anomaly": 1}, "detect_anomaly is 1, but it must be true or false"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(options, said):
+    with pytest.raises(InputError) as error:
+        Execution(**options)
+    assert said in str(error.value)
+
+
+def test_numpy_integers_become_pythons():
+    assert type(Execution(workers=np.int64(2)).workers) is int
+
+
+def test_tf32_is_for_float32():
+    chosen = Execution(backend="cupy", tf32=True)
+    chosen.check_dtype("float32")
+    with pytest.raises(InputError, match="--tf32: dtype is float64"):
+        chosen.check_dtype("float64")
+    Execution().check_dtype("float64")
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_activation(monkeypatch, tf32):
+    """The backend first: TF32 is a switch of CuPy's."""
+    calls = []
+    monkeypatch.setattr(backend, "use", calls.append)
+    monkeypatch.setattr(backend, "allow_tf32", lambda: calls.append("tf32"))
+    monkeypatch.setattr(execution, "keep_freed_memory", lambda: calls.append("memory"))
+    activate(Execution(backend="cupy", tf32=tf32))
+    assert calls == ["cupy", "memory"] + ["tf32"] * tf32
