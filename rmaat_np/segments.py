@@ -112,6 +112,12 @@ def check_tokens(tokens, cfg: Config) -> np.ndarray:
         row = int(np.argmax(((sequences < 0) | (sequences >= cfg.vocab_size)).any(axis=1))) // (1 + cfg.pair)
         raise InputError(f"tokens: row {row} has an id outside 0 to {cfg.vocab_size - 1} (vocab_size {cfg.vocab_size})")
     lengths = sequence_lengths(sequences)
+    if lengths.min() > 0 and (sequences[:, 0] == 0).any():
+        row = int(np.argmax(sequences[:, 0] == 0)) // (1 + cfg.pair)
+        raise InputError(
+            f"tokens: row {row} begins with padding (id 0), but padding belongs behind the tokens; "
+            "pad on the right, for example padding='post'"
+        )
     if lengths.min() == 0:
         raise InputError(
             f"tokens: row {int(np.argmin(lengths)) // (1 + cfg.pair)} is empty: it holds nothing but padding (id 0)"

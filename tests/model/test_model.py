@@ -137,3 +137,13 @@ def test_parameters_of_an_open_file_are_refused(tmp_path):
     np.savez(tmp_path / "params.npz", **rn.init_params(CFG))
     with np.load(tmp_path / "params.npz") as params, pytest.raises(InputError, match="dict"):
         rn.loss_and_grads(params, CFG, *ragged_batch(CFG))
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_padding_on_the_left_is_refused(pair):
+    """A model that learned from rows padded on the right reads such a row as another one."""
+    cfg = replace(CFG, pair=pair)
+    tokens = np.tile([1, 2, 3, 4], (3, 2, 1)) if pair else np.tile([1, 2, 3, 4], (3, 1))
+    tokens[(1, 1) if pair else 1] = [0, 0, 1, 2]
+    with pytest.raises(InputError, match="row 1 begins with padding"):
+        rn.predict(random_params(cfg), cfg, tokens)
