@@ -30,9 +30,7 @@ from rmaat_np.system import (
     terminal,  # noqa: E402
 )
 from rmaat_np.system.files import make_folder  # noqa: E402
-from rmaat_np.trace import events as trace_events
-from rmaat_np.trace import page as trace_page
-from rmaat_np.trace import timeline
+from rmaat_np.trace import event_lines, trace_run, write_page, write_timeline
 from rmaat_np.training import compare, loop, settings
 from rmaat_np.training import run as runs
 
@@ -142,23 +140,21 @@ def run_trace(arguments) -> int:
         raise InputError(
             f"--trace: {chosen.model} has no memory tokens here, and there is nothing to replay; rmaat has"
         )
-    steps, page = trace_page.trace(chosen, load_data(chosen, arguments), overrides.get("batch_size"))
+    steps, recording = trace_run(chosen, load_data(chosen, arguments), overrides.get("batch_size"))
     written = []
     if arguments.html:
-        written.append(f"{arguments.html}: {trace_page.write_page(arguments.html, page):,} bytes, open it in a browser")
+        written.append(f"{arguments.html}: {write_page(arguments.html, recording):,} bytes, open it in a browser")
     if arguments.out or not arguments.html:
         make_folder(arguments.out or Path())
         picture = (arguments.out or Path()) / "trace.png"
-        timeline.write_timeline(picture, {method: step["events"] for method, step in steps.items()})
-        written.append(f"{picture}: what is alive when")
-    print(f"{page['title']}: one training step, loss {page['loss']:.4f}, all sizes in bytes")
+        if write_timeline(picture, {method: step.events for method, step in steps.items()}):
+            written.append(f"{picture}: what is alive when")
+    print(f"{recording['title']}: one training step, loss {recording['loss']:.4f}, all sizes in bytes")
     for method, step in steps.items():
-        print(f"\n{method.upper()}\n" + "\n".join(trace_events.lines(step["events"])))
-        print(
-            f"at most {step['stats']['peak_cache_bytes']:,} of caches, {step['stats']['replay_buffer_bytes']:,} stored"
-        )
-    print(f"\nloss and gradients of both: {'equal to the last bit' if page['same'] else 'NOT equal'}")
-    print("\n".join(written))
+        print(f"\n{method.upper()}\n" + "\n".join(event_lines(step.events)))
+        print(f"at most {step.stats['peak_cache_bytes']:,} of caches, {step.stats['replay_buffer_bytes']:,} stored")
+    print(f"\nloss and gradients of both: {'equal to the last bit' if recording['same'] else 'NOT equal'}")
+    print(*written, sep="\n", end="\n" if written else "")
     return 0
 
 

@@ -21,7 +21,7 @@ from show import show
 import rmaat_np as rn
 from rmaat_np import gradcheck, model, replay, segments
 from rmaat_np.step import prepare_phi_r
-from rmaat_np.trace import events, timeline
+from rmaat_np.trace import TIMELINE_SIZE, draw_timeline, event_lines, trace_step
 
 cfg = rn.Config(
     vocab_size=16, num_classes=10, d_model=32, num_heads=2, num_layers=2, d_ff=64,
@@ -45,14 +45,14 @@ SEED, STEP = 0, 41  # they name the dropout masks of this training step
 # %%
 def step(cfg, method, params, tokens=tokens):
     """One training step without the update, with all that an observer was told: loss, grads, stats, events."""
-    return events.trace_step(params, cfg, tokens, labels, method, SEED, STEP)
+    return trace_step(params, cfg, tokens, labels, method, SEED, STEP)
 
 
 params = rn.init_params(cfg)
 amrb, bptt = step(cfg, "amrb", params), step(cfg, "bptt", params)
-print(*events.lines(amrb["events"]), sep="\n")
-cache_bytes = next(event["nbytes"] for event in amrb["events"] if event["event"] == "forward")
-stored_bytes = next(event["nbytes"] for event in amrb["events"] if event["event"] == "store")
+print(*event_lines(amrb.events), sep="\n")
+cache_bytes = next(event.nbytes for event in amrb.events if event.kind == "forward")
+stored_bytes = next(event.nbytes for event in amrb.events if event.kind == "store")
 print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stored_bytes:,}")
 
 # %% [markdown]
@@ -63,8 +63,8 @@ print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stor
 # through these events one by one.
 
 # %%
-figure = pyplot.figure(figsize=timeline.TIMELINE_SIZE, layout="constrained")
-timeline.draw_timeline(figure, {"bptt": bptt["events"], "amrb": amrb["events"]})
+figure = pyplot.figure(figsize=TIMELINE_SIZE, layout="constrained")
+draw_timeline(figure, {"bptt": bptt.events, "amrb": amrb.events})
 show(figure, "07_replay_lives")
 
 # %% [markdown]
@@ -80,8 +80,8 @@ ragged = tokens * (np.arange(cfg.max_length) < lengths[:, None])
 for name, batch in (("full", tokens), ("ragged", ragged)):
     for dtype in ("float32", "float64"):
         a, b = (step(cfg, method, rn.init_params(cfg, dtype=dtype), batch) for method in ("amrb", "bptt"))
-        equal = a["loss"] == b["loss"] and all(np.array_equal(a["grads"][key], b["grads"][key]) for key in a["grads"])
-        print(f"{name:6} {dtype}: loss and all {len(a['grads'])} gradients equal bit for bit: {equal}")
+        equal = a.loss == b.loss and all(np.array_equal(a.grads[key], b.grads[key]) for key in a.grads)
+        print(f"{name:6} {dtype}: loss and all {len(a.grads)} gradients equal bit for bit: {equal}")
         assert equal
 
 # %% [markdown]
@@ -119,7 +119,7 @@ def amrb_by_hand(params, key_of=lambda key: key):
 params64 = rn.init_params(cfg, dtype="float64")
 loss, grads = amrb_by_hand(params64)
 package = step(cfg, "amrb", params64)
-package_loss, package_grads = package["loss"], package["grads"]
+package_loss, package_grads = package.loss, package.grads
 shared = [name for name in package_grads if "attn.rel" not in name]
 print(f"by hand and in the package: loss {loss:.12f} and {package_loss:.12f}")
 assert loss == package_loss and all(np.array_equal(grads[name], package_grads[name]) for name in shared)
@@ -139,7 +139,7 @@ _, wrong = amrb_by_hand(params64, key_of=lambda key: replace(key, step=key.step 
 errors = {"the same masks": [], "fresh masks": []}
 for _ in range(5):
     direction = {name: rng.standard_normal(params64[name].shape) for name in shared}
-    measured = gradcheck.directional_derivative(lambda moved: step(cfg, "bptt", moved)["loss"], params64, direction)
+    measured = gradcheck.directional_derivative(lambda moved: step(cfg, "bptt", moved).loss, params64, direction)
     for name, found in (("the same masks", grads), ("fresh masks", wrong)):
         claimed = sum(float((found[key] * d).sum()) for key, d in direction.items())
         errors[name].append(abs(claimed - measured) / abs(measured))
@@ -168,10 +168,10 @@ for count in counts:
     for _ in range(5):  # in turn, so that whatever else the machine does meets both
         for method in bills:
             begun = time.process_time()  # of this process alone: other programs do not count
-            told = step(long_cfg, method, long_params, long_tokens)["events"]
+            events = step(long_cfg, method, long_params, long_tokens).events
             seconds[method].append(time.process_time() - begun)
-            passes = sum(event["event"] in ("forward", "replay") for event in told)
-            held = max(event["caches"] + event["buffer"] for event in told)
+            passes = sum(event.kind in ("forward", "replay") for event in events)
+            held = max(event.held for event in events)
             counted[method] = {"bytes": held, "passes": passes}
     for method, bill in bills.items():
         bill.append(counted[method] | {"µs": 1e6 * min(seconds[method]) / long_tokens.size})
@@ -198,11 +198,11 @@ show(figure, "07_replay_bill")
 #   how much. More steps need not average it away, because the loss and its gradient belong to different masks.
 
 # %%
-kinds = [event["event"] for event in amrb["events"]]
+kinds = [event.kind for event in amrb.events]
 S = cfg.num_segments
 assert [kinds.count(kind) for kind in ("store", "forward", "replay", "backward")] == [S, S, S - 1, S]
-assert [event["segment"] for event in amrb["events"] if event["event"] == "backward"] == list(range(S))[::-1]
-assert amrb["stats"]["peak_cache_bytes"] == cache_bytes and bptt["stats"]["peak_cache_bytes"] > 4 * cache_bytes
+assert [event.segment for event in amrb.events if event.kind == "backward"] == list(range(S))[::-1]
+assert amrb.stats["peak_cache_bytes"] == cache_bytes and bptt.stats["peak_cache_bytes"] > 4 * cache_bytes
 assert cache_bytes > 50 * stored_bytes
 assert max(errors["the same masks"]) < 1e-6 < 1e-2 < max(errors["fresh masks"])
 assert [bill["passes"] for bill in bills["amrb"]] == [2 * count - 1 for count in counts]

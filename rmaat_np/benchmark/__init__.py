@@ -1,1 +1,3 @@
-"""Speed and memory beside PyTorch: `python -m rmaat_np.benchmark`."""
+"""Speed and memory beside PyTorch: the command `python -m rmaat_np.benchmark`. No other code imports this package."""
+
+__all__: list[str] = []

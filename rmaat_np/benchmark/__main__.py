@@ -1,109 +1,104 @@
 """Speed and memory of training steps: this package beside the same model in PyTorch. `python -m rmaat_np.benchmark`
 
-Every measurement runs in a process of its own with the same number of threads, the contenders in turn, several rounds;
-medians are reported. Peak memory is what a process needs above its idle state (everything loaded, nothing computed).
+Every measurement runs in a process of its own with the same number of threads. The contenders take turns for several
+rounds, and medians are reported. Peak memory is what a process needs above its idle state, in which everything is
+loaded and nothing is computed.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from .. import backend
-from ..config import Config
+from ..errors import InputError
 from ..system.files import write_atomically
-from ..system.machine import default_workers, machine
-from ..system.terminal import Parser
-from .measure import agreement, breakdown, measure
+from ..system.machine import default_workers, describe
+from ..system.terminal import Parser, progress_bar, tell
+from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
 from .tables import CONTENDERS, check_targets, draw_long, long_table, speed_table, summarise, table, target_table
 
-CONFIGS = {  # batch, and the model's fields
-    "small": (32, {"segment_length": 128, "num_segments": 4, "num_heads": 4}),
-    "lra": (32, {"segment_length": 256, "num_segments": 8, "num_heads": 2}),
-    "wide": (
-        8,
-        {
-            "segment_length": 512, "num_segments": 4, "num_memory": 16,
-            "d_model": 128, "num_heads": 4, "num_layers": 4, "d_ff": 512,
-        },
-    ),
-}  # fmt: skip
-LONG_LIMIT = 8 * 2**30
-LONG_SEGMENT = 512
+LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
+LONG_LENGTHS = [2**k for k in range(14, 21)]
+LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
+REMEDY = "pip install torch, or measure --contenders amrb bptt"
 
 
-def model_config(name: str):
-    """Batch size and Config of a benchmark configuration, or of one long sequence, "long:TOKENS"."""
-    common = {"vocab_size": 32, "num_classes": 10, "d_model": 64, "num_layers": 2, "d_ff": 128, "num_memory": 8}
-    if name.startswith("long:"):
-        segments = int(name[5:]) // LONG_SEGMENT
-        shape = {"segment_length": LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
-        return 1, Config(**common | shape)
-    batch, shape = CONFIGS[name]
-    return batch, Config(**common | shape)
+def in_own_process(work: str, contender: str, config: str, conditions: Conditions) -> dict:
+    """Do a piece of work in a fresh process.
 
-
-def in_own_process(work: str, contender: str, config: str, options) -> dict:
-    """Run one measurement in a fresh process. -> what `measure` or `breakdown` returned, or {"error": ...}."""
-    threads = str(1 if not contender.startswith("torch") else options.threads)
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": str(options.threads)}
-    if work == "breakdown":  # it times every array operation, which shards on threads would mix up
-        options = argparse.Namespace(**vars(options) | {"threads": 1})
-    request = json.dumps({"work": work, "contender": contender, "config": config, "options": vars(options)})
+    work: "measure" or "agreement"; config: as of `configuration`
+    -> what the function of that name returned, or {"error": one line}
+    """
+    threads = {"OPENBLAS_NUM_THREADS": str(conditions.threads if is_torch(contender) else 1)}
+    threads |= {"OMP_NUM_THREADS": str(conditions.threads)}
+    request = {"work": work, "contender": contender, "config": config, "conditions": asdict(conditions)}
     done = subprocess.run(
-        [sys.executable, "-m", "rmaat_np.benchmark", "--child", request],
-        env=environment,
+        [sys.executable, "-m", "rmaat_np.benchmark", "--child", json.dumps(request)],
+        env=os.environ | threads,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["killed"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(configs, contenders, options) -> list[dict]:
-    """Rounds of all contenders in turn for every configuration. -> a row of medians for each of both."""
-    from tqdm.auto import tqdm
+def do_request(request: dict) -> dict:
+    """The work that `in_own_process` asked of this process."""
+    conditions = Conditions(**request["conditions"])
+    batch, cfg = configuration(request["config"])
+    if request["work"] == "agreement":
+        return agreement(batch, cfg, conditions)
+    return measure(request["contender"], batch, cfg, conditions)
 
+
+def compare(configs: list[str], contenders: list[str], rounds: int, conditions: Conditions) -> list[dict]:
+    """Rounds of all contenders in turn for every configuration. -> a row of medians for each pair of the two."""
     rows = []
-    with tqdm(total=len(configs) * len(contenders) * options.rounds, disable=None, unit="process") as bar:
+    with progress_bar(total=len(configs) * len(contenders) * rounds) as bar:
+        bar.unit = "process"
         for config in configs:
-            runs = {contender: [] for contender in contenders}
-            for _ in range(options.rounds):
+            runs: dict[str, list[dict]] = {contender: [] for contender in contenders}
+            for _ in range(rounds):
                 for contender in contenders:
                     bar.set_description(f"{config} {contender}")
-                    runs[contender].append(in_own_process("measure", contender, config, options))
+                    runs[contender].append(in_own_process("measure", contender, config, conditions))
                     bar.update()
             rows += [{"config": config, "contender": name} | summarise(results) for name, results in runs.items()]
     return rows
 
 
-def long_sequences(options) -> list[dict]:
-    """One sequence of 16 thousand to 1 million tokens per step; a contender is dropped once it passes 8 GB."""
-    lengths = [2**k for k in range(14, 21)]
-    rows, alive = [], list(options.contenders)
-    for length in lengths:
-        for contender in list(alive):
-            row = {"config": f"long:{length}", "contender": contender}
-            row |= summarise([in_own_process("measure", contender, row["config"], options)])
+def long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
+    """One sequence of 16 thousand to 1 million tokens per step, each told as it is measured.
+
+    A contender that failed or passed LONG_LIMIT is not measured any further.
+    """
+    tell(table([], LONG_COLUMNS))
+    rows, going_on = [], list(contenders)
+    for length in LONG_LENGTHS:
+        for contender in list(going_on):
+            row: dict[str, Any] = {"config": f"long:{length}", "contender": contender}
+            row |= summarise([in_own_process("measure", contender, row["config"], conditions)])
             cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mib")]
-            print(table([cells], LONG_COLUMNS).splitlines()[-1], flush=True)
+            tell(table([cells], LONG_COLUMNS).splitlines()[-1])
             rows.append(row)
-            if "error" in row or row["peak_mib"] * 2**20 > LONG_LIMIT:
-                alive.remove(contender)
+            if "error" in row or (row["peak_mib"] or 0) * 2**20 > LONG_LIMIT:
+                going_on.remove(contender)
     return rows
 
 
-LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
-
-
-def parse_arguments(argv=None):
-    """The command line."""
+def make_parser() -> Parser:
+    """The options."""
     parser = Parser(prog="rmaat_np.benchmark", description=__doc__, allow_abbrev=False)
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="default: all that are installed")
     parser.add_argument("--rounds", type=int, default=3, help="processes per contender and configuration; default 3")
     parser.add_argument("--steps", type=int, default=10, help="timed steps in a process; default 10")
     parser.add_argument("--seconds", type=float, default=20, help="start no further step after this long; default 20")
@@ -117,65 +112,83 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked before anything is measured. A wrong option is one line and exit code 2."""
+    parser = make_parser()
     options = parser.parse_args(argv)
     if options.tf32 and (options.backend != "cupy" or options.dtype != "float32"):
         parser.error("--tf32 needs --backend cupy and --dtype float32")
     for name in ("rounds", "steps", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
-    if not 0 < options.seconds < float("inf") or not 0 <= options.replay_budget <= 1e9:
-        parser.error(f"--seconds {options.seconds}, --replay-budget {options.replay_budget}: out of range")
+    if not 0 < options.seconds < float("inf"):
+        parser.error(f"--seconds {options.seconds}: must be a finite number above 0")
+    if not 0 <= options.replay_budget <= 1e9:
+        parser.error(f"--replay-budget {options.replay_budget}: must be a number of MiB, from 0 to 1e9")
     for name in ("configs", "contenders"):
-        if len(set(getattr(options, name))) < len(getattr(options, name)):
-            parser.error(f"--{name} {' '.join(getattr(options, name))}: names one twice; name it once")
+        named = getattr(options, name) or []
+        if len(set(named)) < len(named):
+            parser.error(f"--{name} {' '.join(named)}: names one twice; name it once")
     for path in filter(None, (options.json, options.long)):  # now, and not after minutes of measuring
         if Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
             parser.error(f"{path}: cannot be written; name a file in a folder that you may write to")
+    wanted = [name for name in options.contenders or [] if is_torch(name)]
+    if wanted and not torch_is_installed():
+        parser.error(f"--contenders {wanted[0]}: PyTorch is not installed; {REMEDY}")
     return options
 
 
-def main(argv=None) -> int:
-    """Measure, print tables, and write them."""
+def torch_is_installed() -> bool:
+    """Can PyTorch be found? It is not imported here: that takes seconds, and every process does it for itself."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print tables, and write them. -> the exit code"""
     options = parse_arguments(argv)
-    if options.child:
-        request = json.loads(options.child)
-        inner = argparse.Namespace(**request["options"])
-        batch, cfg = model_config(request["config"])
-        if request["work"] == "measure":
-            result = measure(request["contender"], batch, cfg, inner)
-        else:
-            result = {"breakdown": breakdown, "agreement": agreement}[request["work"]](batch, cfg, inner)
-        print(json.dumps(result))
-        return 0
     try:
-        backend.use(options.backend)
-    except backend.BackendError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
+        if options.child:
+            print(json.dumps(do_request(json.loads(options.child))))
+        else:
+            run(options)
+    except (InputError, backend.BackendError) as error:
+        print(f"rmaat_np.benchmark: {error}", file=sys.stderr)
         return 2
-    settings = {name: getattr(options, name) for name in ("threads", "backend", "dtype", "tf32")}
-    report = {"machine": machine()} | settings
-    print(f"{report['machine']}; " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the user asked for. Raises: InputError if the JSON file cannot be written; BackendError without CuPy."""
+    backend.use(options.backend)
+    conditions = Conditions(**{field.name: getattr(options, field.name) for field in fields(Conditions)})
+    told = {name: getattr(options, name) for name in ("threads", "backend", "dtype", "tf32")}
+    report = {"machine": describe()} | told
+    tell(f"{report['machine']}; " + ", ".join(f"{name} {value}" for name, value in told.items()) + "\n")
+    contenders = options.contenders
+    if contenders is None:
+        contenders = [name for name in CONTENDERS if torch_is_installed() or not is_torch(name)]
+        if len(contenders) < len(CONTENDERS):
+            tell("PyTorch is not installed: this package is measured alone\n")
     if options.long:
-        print(table([], LONG_COLUMNS))
-        report["rows"] = long_sequences(options)
-        print("\n" + long_table(report["rows"]))
-        draw_long(report["rows"], options.long)
+        report["rows"] = long_sequences(contenders, conditions)
+        tell("\n" + long_table(report["rows"]))
+        draw_long(report["rows"], Path(options.long))
     else:
-        report["rows"] = compare(options.configs, options.contenders, options)
-        report["targets"] = check_targets(report["rows"])
-        print(speed_table(report["rows"]), "", target_table(report["targets"]), sep="\n")
-        if any(contender.startswith("torch") for contender in options.contenders):
-            report["agreement"] = {name: in_own_process("agreement", "amrb", name, options) for name in options.configs}
+        report["rows"] = compare(options.configs, contenders, options.rounds, conditions)
+        tell(speed_table(report["rows"]) + "\n")
+        if targets := check_targets(report["rows"]):
+            tell(target_table(targets) + "\n")
+        if any(map(is_torch, contenders)):
+            report["agreement"] = {
+                name: in_own_process("agreement", "amrb", name, conditions) for name in options.configs
+            }
             differences = ", ".join(f"{name} {found}" for name, found in report["agreement"].items())
-            print(f"\nlargest difference of AMRB's gradients from PyTorch's, with checkpoints, float64: {differences}")
-        if options.backend == "numpy":
-            report["breakdown"] = {name: in_own_process("breakdown", "amrb", name, options) for name in options.configs}
-            print("\nwhere an AMRB step's time goes (1 worker):")
-            for name, shares in report["breakdown"].items():
-                print(f"  {name}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
+            tell(f"largest difference of AMRB's gradients from PyTorch's, with checkpoints, float64: {differences}")
     if options.json:
         write_atomically(options.json, lambda file: file.write(json.dumps(report, indent=1).encode()))
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,31 +1,81 @@
-"""One measurement of training steps in this process: time and peak memory."""
+"""One measurement of training steps in this process: time and peak memory, or agreement with PyTorch."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from .. import backend
+from ..config import Config
 from ..optim import adamw_init, adamw_step
 from ..params import init_params
 from ..step import loss_and_grads
-from ..system import machine
-from ..system.machine import device_memory, host_memory
+from ..system.machine import PeakMemory, keep_freed_memory
+
+__all__ = ["Conditions", "agreement", "configuration", "measure"]
+
+SIZES: dict[str, Any] = {"vocab_size": 32, "num_classes": 10, "d_model": 64, "num_layers": 2, "d_ff": 128}
+SIZES |= {"num_memory": 8}
+CONFIGS: dict[str, tuple[int, dict[str, Any]]] = {  # batch size, and the fields that differ from SIZES
+    "small": (32, {"segment_length": 128, "num_segments": 4, "num_heads": 4}),
+    "lra": (32, {"segment_length": 256, "num_segments": 8, "num_heads": 2}),
+    "wide": (
+        8,
+        {
+            "segment_length": 512, "num_segments": 4, "num_memory": 16,
+            "d_model": 128, "num_heads": 4, "num_layers": 4, "d_ff": 512,
+        },
+    ),
+}  # fmt: skip
+LONG_SEGMENT = 512
 
 
-def make_step(contender: str, batch: int, cfg, options, timed=None):
-    """A function of the step number: one training step (forward, backward, optimiser), until its loss is known."""
+@dataclass(frozen=True)
+class Conditions:
+    """How training steps are measured, the same for all contenders.
+
+    threads: workers, or PyTorch's threads; steps: the most that are timed; seconds: no step begins later than that
+    after the first; dtype: of parameters and arithmetic; replay_budget: MiB, as in `loss_and_grads`
+    """
+
+    threads: int
+    steps: int = 10
+    seconds: float = 20
+    backend: str = "numpy"
+    dtype: str = "float32"
+    tf32: bool = False
+    replay_budget: float = 0
+
+
+def configuration(name: str) -> tuple[int, Config]:
+    """Batch size and Config of one of CONFIGS, or of one long sequence: "long:TOKENS"."""
+    if name.startswith("long:"):
+        segments = int(name.removeprefix("long:")) // LONG_SEGMENT
+        shape = {"segment_length": LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
+        return 1, Config(**SIZES | shape)
+    batch, shape = CONFIGS[name]
+    return batch, Config(**SIZES | shape)
+
+
+def is_torch(contender: str) -> bool:
+    """Is the contender PyTorch's model, and not this package's?"""
+    return contender.startswith("torch")
+
+
+def make_step(contender: str, batch: int, cfg: Config, conditions: Conditions) -> Callable[[int], float]:
+    """A function of the step number. It does one training step, and returns the loss once that is on the host."""
     tokens, labels = random_batch(batch, cfg)
-    params = init_params(cfg, dtype=options.dtype)
-    if contender.startswith("torch"):
-        return _torch_step(params, cfg, tokens, labels, contender, options)
-    if timed is not None:
-        params = {name: array.view(timed) for name, array in params.items()}
-    state, budget = adamw_init(params), int(options.replay_budget * 2**20)
+    params = init_params(cfg, dtype=conditions.dtype)
+    if is_torch(contender):
+        return _torch_step(params, cfg, tokens, labels, contender, conditions)
+    state, budget = adamw_init(params), int(conditions.replay_budget * 2**20)
 
-    def step(number):
+    def step(number: int) -> float:
         loss, grads, _ = loss_and_grads(
-            params, cfg, tokens, labels, contender, workers=options.threads, replay_budget=budget
+            params, cfg, tokens, labels, contender, workers=conditions.threads, replay_budget=budget
         )
         adamw_step(params, grads, state, number, 1e-3)
         return float(loss)
@@ -33,24 +83,23 @@ def make_step(contender: str, batch: int, cfg, options, timed=None):
     return step
 
 
-def _torch_step(params, cfg, tokens, labels, contender, options):
+def _torch_step(params, cfg, tokens, labels, contender, conditions):
     import torch
 
     from . import torch_model
 
-    torch.set_num_threads(options.threads)
-    device = "cuda" if options.backend == "cupy" else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = options.tf32
+    torch.set_num_threads(conditions.threads)
+    device = "cuda" if conditions.backend == "cupy" else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = conditions.tf32
     params = {name: backend.to_host(array) for name, array in params.items()}
     params = torch_model.to_torch(params, device=device)
     optimiser = torch.optim.AdamW(params.values(), lr=1e-3, weight_decay=0.01)
     tokens, labels = torch.as_tensor(tokens, device=device).long(), torch.as_tensor(labels, device=device)
+    switches = {"checkpoint": "checkpoint" in contender, "skip_unread": "skip" in contender}
 
     def step(number):
         optimiser.zero_grad(set_to_none=True)
-        loss = torch_model.loss(
-            params, cfg, tokens, labels, checkpoint="checkpoint" in contender, skip_unread="skip" in contender
-        )
+        loss = torch_model.loss(params, cfg, tokens, labels, **switches)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         optimiser.step()
@@ -59,30 +108,50 @@ def _torch_step(params, cfg, tokens, labels, contender, options):
     return step
 
 
-def measure(contender: str, batch: int, cfg, options) -> dict:
-    """Time and peak memory of one contender, in this process. -> seconds per step, tokens_per_second, peak_bytes."""
-    backend.use(options.backend)
-    machine.keep_freed_memory()
-    if options.tf32 and not contender.startswith("torch"):
+class TorchPeakMemory:
+    """As `PeakMemory`, for the tensors that PyTorch holds on a CUDA device."""
+
+    peak: int | None = None
+
+    def __enter__(self) -> "TorchPeakMemory":
+        import torch
+
+        self.cuda = torch.cuda
+        self.cuda.reset_peak_memory_stats()
+        self.idle = self.cuda.memory_allocated()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.peak = self.cuda.max_memory_allocated() - self.idle
+
+
+def measure(contender: str, batch: int, cfg: Config, conditions: Conditions) -> dict:
+    """Time and peak memory of one contender in this process.
+
+    -> seconds: per step; tokens_per_second; peak_bytes: above the idle state, or None where the system does not tell
+    """
+    backend.use(conditions.backend)
+    keep_freed_memory()
+    on_device = conditions.backend == "cupy"
+    if conditions.tf32 and not is_torch(contender):
         backend.allow_tf32()
-    step = make_step(contender, batch, cfg, options)
-    memory = device_memory(contender) if options.backend == "cupy" else host_memory()
-    next(memory)
-    step(0)  # warms up: on a device the kernels are compiled, which may take longer than all steps
-    seconds = []
-    begun = time.perf_counter()
-    while not seconds or (len(seconds) < options.steps and time.perf_counter() - begun < options.seconds):
-        started = time.perf_counter()
-        step(1 + len(seconds))  # its loss comes back behind all that it queued on the device, so this waits for it
-        seconds.append(time.perf_counter() - started)
+    step = make_step(contender, batch, cfg, conditions)
+    seconds: list[float] = []
+    with TorchPeakMemory() if on_device and is_torch(contender) else PeakMemory(device=on_device) as memory:
+        step(0)  # warms up: on a device the kernels are compiled, which may take longer than all steps
+        begun = time.perf_counter()
+        while not seconds or (len(seconds) < conditions.steps and time.perf_counter() - begun < conditions.seconds):
+            started = time.perf_counter()
+            step(1 + len(seconds))  # the loss comes last in the device's queue, so reading it waits for the whole step
+            seconds.append(time.perf_counter() - started)
     return {
         "seconds": median(seconds),
         "tokens_per_second": batch * cfg.max_length / median(seconds),
-        "peak_bytes": next(memory),
+        "peak_bytes": memory.peak,
     }
 
 
-def agreement(batch: int, cfg, options) -> dict:
+def agreement(batch: int, cfg: Config, conditions: Conditions) -> dict:
     """Gradients of AMRB beside those of PyTorch's autograd with one checkpoint per segment, in float64.
 
     -> {"gradients": the largest difference of any parameter's, relative to its largest entry; "loss": likewise}
@@ -93,7 +162,7 @@ def agreement(batch: int, cfg, options) -> dict:
 
     tokens, labels = random_batch(batch, cfg)
     params = init_params(cfg, dtype="float64")
-    loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, "amrb", workers=options.threads)
+    loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, "amrb", workers=conditions.threads)
     theirs = torch_model.to_torch(params)
     their_loss = torch_model.loss(theirs, cfg, torch.as_tensor(tokens).long(), torch.as_tensor(labels), True)
     their_loss.backward()
@@ -101,54 +170,8 @@ def agreement(batch: int, cfg, options) -> dict:
     return {"gradients": float(f"{worst:.1e}"), "loss": float(f"{abs(loss / their_loss.item() - 1):.1e}")}
 
 
-def random_batch(batch: int, cfg):
+def random_batch(batch: int, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
     """Full sequences of random tokens, and labels. Shapes: -> tokens (B, S L), labels (B)."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)
     return tokens, rng.integers(0, cfg.num_classes, batch)
-
-
-def timed_array_class():
-    """An ndarray class that books the time of every NumPy call on it as matmul, elementwise, reductions or copies."""
-
-    class Timed(np.ndarray):
-        booked: dict = {}
-
-        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-            if out is not None:
-                options["out"] = tuple(map(plain, out))
-            kind = "matmul" if ufunc is np.matmul else "elementwise" if method == "__call__" else "reductions"
-            result = book(kind, getattr(ufunc, method), *map(plain, inputs), **options)
-            return out[0] if out is not None else result.view(Timed) if isinstance(result, np.ndarray) else result
-
-        def __array_function__(self, function, types, arguments, options):
-            kind = "reductions" if function.__name__ in ("einsum", "vdot") else "copies"
-            return book(kind, super().__array_function__, function, types, arguments, options)
-
-        def __setitem__(self, key, value):
-            book("copies", plain(self).__setitem__, key, plain(value))
-
-    def plain(x):
-        return x.view(np.ndarray) if isinstance(x, Timed) else x
-
-    def book(kind, function, *arguments, **options):
-        started = time.perf_counter()
-        result = function(*arguments, **options)
-        Timed.booked[kind] = Timed.booked.get(kind, 0.0) + time.perf_counter() - started
-        return result
-
-    return Timed
-
-
-def breakdown(batch: int, cfg, options) -> dict:
-    """Shares of an AMRB step's time by kind of operation, with one worker; the rest is Python. -> {kind: share}."""
-    timed = timed_array_class()
-    step = make_step("amrb", batch, cfg, options, timed=timed)
-    step(0)
-    timed.booked.clear()
-    started = time.perf_counter()
-    for number in (1, 2):
-        step(number)
-    total = time.perf_counter() - started
-    shares = {kind: seconds / total for kind, seconds in sorted(timed.booked.items(), key=lambda item: -item[1])}
-    return shares | {"python": 1 - sum(shares.values())}

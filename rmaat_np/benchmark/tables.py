@@ -1,11 +1,17 @@
-"""What was measured, as tables and as a picture."""
+"""What was measured: summaries, Markdown tables, and the picture of the long sequences."""
 
+from pathlib import Path
 from statistics import median
 
-# torch: plain eager autograd; torch-checkpoint: one checkpoint a segment; -skip: as this package does, without the rows
-# of the last block that a memory readout never sees, which nobody would write at first
+from ..system.pictures import draw_if_possible
+
+__all__ = ["check_targets", "draw_long", "long_table", "speed_table", "summarise", "table", "target_table"]
+
+# torch: plain eager autograd; torch-checkpoint: with one checkpoint per segment; -skip: without the token rows of the
+# last block, as in this package; a memory readout never sees them, but a first version in PyTorch would compute them
 CONTENDERS = ("amrb", "bptt", "torch", "torch-checkpoint", "torch-skip", "torch-checkpoint-skip")
-TARGETS = (  # contender, against, least ratio of tokens per second, largest ratio of peak memory
+TARGETS: tuple[tuple[str, str, float | None, float | None], ...] = (
+    # contender, the one that it is compared with, least ratio of tokens per second, largest ratio of peak memory
     ("amrb", "torch", 1.0, 0.25),
     ("bptt", "torch", 1.2, None),
     ("amrb", "torch-checkpoint", 1.3, 1.0),
@@ -13,25 +19,34 @@ TARGETS = (  # contender, against, least ratio of tokens per second, largest rat
     ("bptt", "torch-skip", None, None),
     ("amrb", "torch-checkpoint-skip", None, None),
 )
+UNKNOWN = "—"  # of a memory that the platform does not tell
 
 
 def summarise(results: list[dict]) -> dict:
-    """Medians over the rounds, and the spread of the speed. An error of any round is the result."""
+    """Medians over the rounds, and the spread of the speed. An error of any round is the result.
+
+    -> tokens_per_second, slowest, fastest, seconds_per_step, peak_mib (None where a round could not measure it)
+    """
     errors = [result["error"] for result in results if "error" in result]
     if errors:
         return {"error": errors[0]}
     speeds = [result["tokens_per_second"] for result in results]
+    peaks = [result["peak_bytes"] for result in results]
     return {
         "tokens_per_second": round(median(speeds)),
         "slowest": round(min(speeds)),
         "fastest": round(max(speeds)),
         "seconds_per_step": round(median(result["seconds"] for result in results), 4),
-        "peak_mib": round(median(result["peak_bytes"] for result in results) / 2**20, 1),
+        "peak_mib": None if None in peaks else round(median(peaks) / 2**20, 1),
     }
 
 
-def check_targets(rows) -> list[dict]:
-    """Every target beside the ratio that was reached."""
+def check_targets(rows: list[dict]) -> list[dict]:
+    """Every target beside the ratio that was reached, for the pairs of contenders that were both measured.
+
+    -> config, what ("ours / theirs"), speed and memory (ratios), speed_target, memory_target; met: are both reached,
+        where there is a target; a memory that was not measured is None and reaches none
+    """
     by_key = {(row["config"], row["contender"]): row for row in rows if "error" not in row}
     checked = []
     for config in dict.fromkeys(row["config"] for row in rows):
@@ -41,15 +56,17 @@ def check_targets(rows) -> list[dict]:
                 continue
             row = {"config": config, "what": f"{ours} / {theirs}"}
             row |= {"speed": round(a["tokens_per_second"] / b["tokens_per_second"], 2), "speed_target": speed}
-            row |= {"memory": round(a["peak_mib"] / b["peak_mib"], 2), "memory_target": memory}
+            peaks = a["peak_mib"], b["peak_mib"]
+            row |= {"memory": round(peaks[0] / peaks[1], 2) if all(peaks) else None, "memory_target": memory}
             if speed is not None:
-                row["met"] = row["speed"] >= speed and (memory is None or row["memory"] <= memory)
+                small_enough = memory is None or (row["memory"] is not None and row["memory"] <= memory)
+                row["met"] = row["speed"] >= speed and small_enough
             checked.append(row)
     return checked
 
 
 def table(rows: list[list], columns: list[str]) -> str:
-    """Rows of cells as a Markdown table; None is an empty cell."""
+    """Rows of cells as a Markdown table. None is an empty cell; whole numbers get thousands separators."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
         cells = ("" if cell is None else f"{cell:,}" if type(cell) is int else str(cell) for cell in row)
@@ -58,19 +75,24 @@ def table(rows: list[list], columns: list[str]) -> str:
 
 
 def speed_table(rows: list[dict]) -> str:
-    """Tokens per second and peak memory: a line for each configuration, a column for each contender."""
+    """Tokens per second and peak memory: two lines for each configuration, a column for each contender."""
     found = {(row["config"], row["contender"]): row for row in rows}
     configs, contenders = (list(dict.fromkeys(row[key] for row in rows)) for key in ("config", "contender"))
     lines = []
     for config in configs:
         mine = [found[config, contender] for contender in contenders]
         lines.append([config, "tokens/s", *(row.get("error") or row["tokens_per_second"] for row in mine)])
-        lines.append([None, "peak MiB", *(None if "error" in row else round(row["peak_mib"]) for row in mine)])
+        lines.append([None, "peak MiB", *(None if "error" in row else _whole_mib(row) for row in mine)])
     return table(lines, ["", "", *contenders])
 
 
+def _whole_mib(row: dict) -> int | str:
+    """Peak memory as a whole number."""
+    return UNKNOWN if row["peak_mib"] is None else round(row["peak_mib"])
+
+
 def target_table(checked: list[dict]) -> str:
-    """Each target beside the ratio that was reached: a line for each target, a column for each configuration."""
+    """The result of `check_targets`: a line for each target, a column for each configuration."""
     configs = list(dict.fromkeys(row["config"] for row in checked))
     lines = []
     for ours, theirs, *_ in TARGETS:
@@ -78,8 +100,9 @@ def target_table(checked: list[dict]) -> str:
         for key, least in (("speed", "at least"), ("memory", "at most")):
             if mine:
                 target = next(iter(mine.values()))[f"{key}_target"]
-                ratios = (f"{mine[name][key]:.2f}" if name in mine else None for name in configs)
-                lines.append([f"{key}, {ours} / {theirs}", target and f"{least} {target}", *ratios])
+                ratios = [mine[name][key] if name in mine else None for name in configs]
+                cells = (None if ratio is None else f"{ratio:.2f}" for ratio in ratios)
+                lines.append([f"{key}, {ours} / {theirs}", target and f"{least} {target}", *cells])
     return table(lines, ["", "target", *configs])
 
 
@@ -90,32 +113,43 @@ def long_table(rows: list[dict]) -> str:
     lines = []
     for config in configs:
         mine = [found.get((config, contender)) for contender in contenders]
-        cells = (row and f"{row['peak_mib']:,} MiB, {1e6 / row['tokens_per_second']:.1f} µs" for row in mine)
-        lines.append([f"{int(config.split(':')[1]):,}", *cells])
+        cells = (row and f"{_memory_text(row)}, {_microseconds(row):.1f} µs" for row in mine)
+        lines.append([f"{_length(config):,}", *cells])
     return table(lines, ["tokens", *contenders])
 
 
-def draw_long(rows, path) -> None:
-    """Peak memory and time per token over the length, log-log, to a PNG file."""
-    import matplotlib
+def _length(config: str) -> int:
+    """The tokens of "long:TOKENS"."""
+    return int(config.removeprefix("long:"))
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+def _microseconds(row: dict) -> float:
+    """Time per token."""
+    return 1e6 / row["tokens_per_second"]
+
+
+def _memory_text(row: dict) -> str:
+    """Peak memory with its unit."""
+    return UNKNOWN if row["peak_mib"] is None else f"{row['peak_mib']:,} MiB"
+
+
+def draw_long(rows: list[dict], path: Path) -> bool:
+    """Peak memory and time per token over the length, to a PNG file. -> whether it was written"""
+    return draw_if_possible(path, (9, 3.4), lambda figure: _draw_long(figure, rows))
+
+
+def _draw_long(figure, rows):
+    memory, speed = figure.subplots(1, 2)
     marks = dict(zip(CONTENDERS, "os^dv*", strict=True))
     for contender in dict.fromkeys(row["contender"] for row in rows):
         mine = [row for row in rows if row["contender"] == contender and "error" not in row]
-        lengths = [int(row["config"][5:]) for row in mine]
-        axes[0].plot(lengths, [row["peak_mib"] for row in mine], marker=marks[contender], label=contender)
-        axes[1].plot(
-            lengths, [1e6 / row["tokens_per_second"] for row in mine], marker=marks[contender], label=contender
-        )
-    for axis, label in zip(axes, ("peak memory above idle, MiB", "microseconds per token"), strict=True):
+        lengths = [_length(row["config"]) for row in mine]
+        peaks = [float("nan") if row["peak_mib"] is None else row["peak_mib"] for row in mine]
+        memory.plot(lengths, peaks, marker=marks[contender], label=contender)
+        speed.plot(lengths, list(map(_microseconds, mine)), marker=marks[contender], label=contender)
+    for axis, label in ((memory, "peak memory above idle, MiB"), (speed, "microseconds per token")):
         axis.set(xscale="log", xlabel="tokens in the sequence", ylabel=label)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set(yscale="log")
-    axes[1].set(ylim=(0, None))
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    memory.set(yscale="log")
+    speed.set(ylim=(0, None))
+    memory.legend(frameon=False)

@@ -1,9 +1,10 @@
-"""The same model written plainly in PyTorch, gradients by autograd: the oracle of tests and the peer of the benchmark.
+"""The same model written plainly in PyTorch, with autograd's gradients: the oracle of a test, the benchmark's peer.
 
-Nothing of the package's arithmetic is used but the retention factors. PyTorch is no dependency: only `measure.py`
-and a test that skips without it import this file. Dropout is left out.
+Nothing of the package's arithmetic is used but the retention factors. Dropout is left out. PyTorch is no dependency:
+only `measure.py` and a test that skips without PyTorch import this file.
 """
 
+from ..config import Config
 from ..errors import InputError
 from ..plasticity import retention_factors
 
@@ -12,7 +13,9 @@ try:
     import torch.nn.functional as F
     from torch.utils.checkpoint import checkpoint as run_checkpointed
 except ImportError as error:
-    raise InputError(f"the PyTorch reference cannot import torch ({error}); run `pip install torch`") from None
+    raise InputError(f"PyTorch cannot be imported ({error}); pip install torch") from None
+
+__all__ = ["logits", "loss", "to_torch"]
 
 
 def to_torch(params: dict, requires_grad: bool = True, device: str = "cpu") -> dict:
@@ -22,7 +25,7 @@ def to_torch(params: dict, requires_grad: bool = True, device: str = "cpu") -> d
 
 
 def relative_features(params, cfg, layer):
-    """phi(R), R = r Wrel, in heads. Shapes: -> (h, M + L, m)."""
+    """phi(R) with R = r W_rel, in heads. Shapes: -> (h, M + L, m)."""
     w = params[f"blocks.{layer}.attn.rel.weight"]
     place = torch.arange(len(w), device=w.device)
     decay = torch.exp(-(place[:, None] - place).abs().to(w.dtype) * cfg.position_scale)
@@ -83,9 +86,10 @@ def block(x, params, cfg, layer, features, mask, rows):
 
 
 def segment(memory, tokens, t, params, cfg, features, mask, skip_unread):
-    """Read segment t; with skip_unread, the last block without the token rows that a memory readout never sees.
+    """Read segment t. skip_unread: leave out the token rows of the last block, which a memory readout never sees.
 
-    Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)."""
+    Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)
+    """
     M, n = cfg.num_memory, tokens.shape[1]
     x = F.embedding(tokens, params["embed.token"]) + params["embed.position"][:n]
     if cfg.segment_embedding:
@@ -104,12 +108,12 @@ def segment(memory, tokens, t, params, cfg, features, mask, skip_unread):
 def row_mask(tokens, num_memory):
     """True for memory rows and live tokens. Shapes: tokens (B, n) -> (B, M + n)."""
     mask = F.pad(tokens != 0, (num_memory, 0), value=True)
-    mask[:, :1] |= ~mask.any(dim=1, keepdim=True)  # nothing to attend to, nothing read out: but C must not be 0
+    mask[:, :1] |= ~mask.any(dim=1, keepdim=True)  # without any live row C would be 0; nothing reads such a row
     return mask
 
 
 def segment_counts(cfg, tokens):
-    """T_b = ceil(n_b / L), where n_b is the place of the last token. Shapes: tokens (B, n) -> (B)."""
+    """T_b = ceil(n_b / L); n_b is the place of the last token, counted from 1. Shapes: tokens (B, n) -> (B)."""
     places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
     lengths = ((tokens != 0) * places).amax(dim=1)
     return -(-lengths // cfg.segment_length)
@@ -130,12 +134,13 @@ def update_memory(memory, written, factor, retention):
 
 
 def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: bool = False):
-    """All segments, the memory handed on. Shapes: tokens (B, n), factors of `batch_factors` (B, T) -> z (B, D).
+    """Read all segments, each with the memory that the one before it wrote.
 
+    Shapes: tokens (B, n), factors of `batch_factors` (B, T) -> z (B, D)
     Raises: InputError where dropout is not 0.
     """
     if cfg.dropout:
-        raise InputError(f"dropout is {cfg.dropout}, but the PyTorch reference has none; set it to 0")
+        raise InputError(f"dropout is {cfg.dropout}, but the PyTorch model has none; set it to 0")
     L, B, live = cfg.segment_length, len(tokens), tokens != 0
     z = params["embed.token"].new_zeros(B, cfg.d_model)
     memory = params["memory.init"].expand(B, -1, -1) if cfg.num_memory else z.new_zeros(B, 0, cfg.d_model)
@@ -159,8 +164,8 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
     return z / live.sum(dim=1, keepdim=True) if cfg.pooling == "mean" else z
 
 
-def logits(params, cfg, tokens, checkpoint: bool = False, skip_unread: bool = False):
-    """Class scores. Shapes: tokens (B, n), for pairs (B, 2, n) -> (B, C)."""
+def logits(params: dict, cfg: Config, tokens, checkpoint: bool = False, skip_unread: bool = False):
+    """Class scores; the switches are those of `loss`. Shapes: tokens (B, n), for pairs (B, 2, n) -> (B, C)."""
     sequences = tokens.reshape(-1, tokens.shape[-1])
     z = encode(params, cfg, sequences, batch_factors(cfg, sequences), checkpoint, skip_unread)
     if cfg.pair:
@@ -170,6 +175,10 @@ def logits(params, cfg, tokens, checkpoint: bool = False, skip_unread: bool = Fa
     return F.linear(z, params["head.weight"].T, params["head.bias"])
 
 
-def loss(params, cfg, tokens, labels, checkpoint: bool = False, skip_unread: bool = False):
-    """Mean cross-entropy, for autograd."""
+def loss(params: dict, cfg: Config, tokens, labels, checkpoint: bool = False, skip_unread: bool = False):
+    """Mean cross-entropy, a tensor that autograd can go back through.
+
+    checkpoint: keep the memory tokens alone and run each segment again for its gradient, as AMRB does
+    skip_unread: leave out the token rows of the last block, which a memory readout never sees
+    """
     return F.cross_entropy(logits(params, cfg, tokens, checkpoint, skip_unread), labels)

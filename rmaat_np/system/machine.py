@@ -1,99 +1,159 @@
-"""This machine: its processor and cores, and how much memory a process needs."""
+"""This machine: its processor and cores, and the memory that a computation needs.
+
+A measurement is never a precondition. What a platform does not tell is None, and nothing here raises for it.
+"""
 
 import ctypes
 import os
 import platform
 import re
-from pathlib import Path
+from contextlib import suppress
+from importlib import metadata
 
 import numpy as np
 
 from .. import backend
 
-
-def host_memory():
-    """Generator: start counting, then the largest resident set since, above its size at the start (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    idle = _status_bytes("VmRSS")
-    yield
-    yield _status_bytes("VmHWM") - idle
+__all__ = ["PeakMemory", "default_workers", "describe", "keep_freed_memory"]
 
 
-def _status_bytes(field):
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
-
-def device_memory(contender):
-    """Generator: start counting, then the largest sum of live device allocations since, above the start."""
-    if contender.startswith("torch"):
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        idle = torch.cuda.memory_allocated()
-        yield
-        yield torch.cuda.max_memory_allocated() - idle
-        return
-    with PeakMemory() as memory:
-        yield
-        yield memory.peak
-
-
-def machine() -> str:
-    """Processor, cores and versions, and the card if CuPy is used, as the tables' caption."""
-    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+def describe() -> str:
+    """Processor, cores, card (with CuPy) and versions in one line, as the caption of a table."""
     try:
-        from importlib.metadata import version
-
-        torch = f", PyTorch {version('torch')}"
-    except ImportError:
-        torch = ", no PyTorch"
-    name, cores = cpu[1] if cpu else platform.processor(), len(os.sched_getaffinity(0))
-    card = ""
+        torch = f"PyTorch {metadata.version('torch')}"
+    except (ImportError, KeyError):  # not installed, or installed without a version
+        torch = "no PyTorch"
+    parts = [_processor(), f"{default_workers()} cores"]
     if backend.name == "cupy":
-        card = backend.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        card = f", {card}, CuPy {backend.xp.__version__}"
-    return f"{name}, {cores} cores{card}, Python {platform.python_version()}, NumPy {np.__version__}{torch}"
+        parts += [_card(), f"CuPy {backend.xp.__version__}"]
+    return ", ".join([*parts, f"Python {platform.python_version()}", f"NumPy {np.__version__}", torch])
 
 
 def default_workers() -> int:
-    """The processor's cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):  # absent from macOS
+        with suppress(OSError):
+            return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The processor's name; of a processor that tells none, as most ARM ones, the instruction set."""
+    named = re.search(r"^model name\s*: (.+)", _read("/proc/cpuinfo") or "", re.MULTILINE)
+    return (named[1] if named else platform.processor() or platform.machine()) or "unknown processor"
+
+
+def _card() -> str:
+    """The name of the CUDA card that CuPy uses."""
+    try:
+        return backend.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    except Exception:  # the driver's own errors, which CuPy alone can name
+        return "unknown card"
+
+
+def _read(path: str) -> str | None:
+    """The text of a file of the system; None where there is no such file, or no right to read it."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 class PeakMemory:
-    """`with PeakMemory() as memory: ...`; then memory.peak is the most bytes alive at once since the start."""
+    """`with PeakMemory() as memory: ...`: the most bytes that the block held at once, above those held at its start.
 
-    def __init__(self):
-        import cupy
+    device: count CuPy's live allocations of this thread; otherwise the resident memory of the process, on Linux.
+    peak: bytes; inside the block up to now, afterwards of the block; None where the platform does not tell.
+    Host blocks must not be nested: the kernel keeps one mark for a process, and a block's start resets it.
+    """
 
-        outer = self
-        self.alive = self.peak = 0
+    def __init__(self, device: bool = False):
+        self._meter: _DeviceMeter | _HostMeter = _DeviceMeter() if device else _HostMeter()
+        self._running = False
+        self._result: int | None = None
+
+    @property
+    def peak(self) -> int | None:
+        """The most bytes since the start of the block."""
+        return self._meter.peak() if self._running else self._result
+
+    def __enter__(self) -> "PeakMemory":
+        self._meter.start()
+        self._running = True
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._result, self._running = self.peak, False
+        self._meter.stop()
+
+
+class _HostMeter:
+    """Resident memory of the process, as Linux counts it in /proc."""
+
+    def start(self) -> None:
+        self.idle = None
+        with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+            file.write("5")  # resets VmHWM, the largest resident memory so far
+            file.flush()
+            self.idle = _status_bytes("VmRSS")
+
+    def peak(self) -> int | None:
+        highest = _status_bytes("VmHWM")
+        return None if self.idle is None or highest is None else max(0, highest - self.idle)
+
+    def stop(self) -> None:
+        """Nothing was changed that would have to be undone."""
+
+
+def _status_bytes(field: str) -> int | None:
+    """A field of /proc/self/status, in bytes."""
+    found = re.search(rf"{field}:\s+(\d+) kB", _read("/proc/self/status") or "")
+    return int(found[1]) * 1024 if found else None
+
+
+class _DeviceMeter:
+    """Sum of the live allocations of CuPy's memory pool."""
+
+    def start(self) -> None:
+        self.alive = self.highest = 0
+        self.hook = self._make_hook()
+        if self.hook is not None:
+            self.hook.__enter__()
+
+    def _make_hook(self):
+        """CuPy's hook into its pool, or None without CuPy."""
+        try:
+            import cupy
+        except Exception:  # not installed, or a broken installation, which can raise anything
+            return None
+        meter = self
 
         class Hook(cupy.cuda.MemoryHook):
             name = "PeakMemory"
 
             def malloc_postprocess(self, *, mem_size, **_):
-                outer.alive += mem_size
-                outer.peak = max(outer.peak, outer.alive)
+                meter.alive += mem_size
+                meter.highest = max(meter.highest, meter.alive)
 
             def free_postprocess(self, *, mem_size, **_):
-                outer.alive -= mem_size
+                meter.alive -= mem_size
 
-        self._hook = Hook()
+        return Hook()
 
-    def __enter__(self):
-        self._hook.__enter__()
-        return self
+    def peak(self) -> int | None:
+        return None if self.hook is None else self.highest
 
-    def __exit__(self, *error):
-        self._hook.__exit__(*error)
+    def stop(self) -> None:
+        if self.hook is not None:
+            self.hook.__exit__(None, None, None)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next array instead of handing it back to the kernel page by page.
+    """Let glibc keep freed memory for the next array instead of handing it back to the kernel page by page.
 
-    A training step frees and allocates the same sizes again and again; fresh pages cost it 20 % on a CPU. For programs
-    to call once at their start; does nothing where the C library is another one.
+    A training step frees and allocates the same sizes again and again; fresh pages cost it 20 % on a CPU. For a program
+    to call once at its start. With another C library nothing happens.
     """
     trim_threshold, mmap_threshold = -1, -3  # the M_* constants of malloc.h
     try:

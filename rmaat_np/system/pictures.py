@@ -8,10 +8,13 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
 from .files import write_atomically
+
+__all__ = ["draw_if_possible", "new_figure", "save_figure"]
 
 DPI = 120
 
@@ -29,15 +32,18 @@ def new_figure(width: float, height: float):
 
 
 def _import_figure():
+    """matplotlib's Figure class, whatever MPLBACKEND says: a name that matplotlib does not know fails its import."""
+    first = "matplotlib" not in sys.modules
+    named = os.environ.pop("MPLBACKEND", None) if first else None
     try:
+        import matplotlib
         from matplotlib.figure import Figure
-    except ValueError:  # MPLBACKEND names no backend of this machine; to write a file none is needed
-        named = os.environ.pop("MPLBACKEND", None)
-        try:
-            from matplotlib.figure import Figure
-        finally:
-            if named is not None:
-                os.environ["MPLBACKEND"] = named
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    if named:
+        with suppress(ValueError):  # what the import would have done: the caller's own plots go by it
+            matplotlib.rcParams["backend"] = named
     return Figure
 
 
@@ -49,7 +55,7 @@ def save_figure(figure, path: Path) -> None:
 
 
 def draw_if_possible(path: Path, size: tuple[float, float], draw: Callable) -> bool:
-    """Draw a picture that is nice to have: whatever goes wrong costs one line on stderr, never a result.
+    """Draw a picture that is nice to have. Whatever goes wrong costs one line on stderr, never a result.
 
     size: width and height in inches; draw: a function of the empty figure
     -> whether the file was written
@@ -58,7 +64,9 @@ def draw_if_possible(path: Path, size: tuple[float, float], draw: Callable) -> b
         figure = new_figure(*size)
         draw(figure)
         save_figure(figure, path)
-    except Exception as error:  # a missing font, a read-only cache folder, a full disk: all the same to the run
-        print(f"{path} is not drawn: {error or type(error).__name__}", file=sys.stderr)
+    except Exception as error:  # a missing font, a broken installation, a full disk: all the same to the result
+        reason = " ".join(str(error).split()) or type(error).__name__
+        with suppress(OSError, ValueError):  # stderr may be a closed pipe
+            print(f"{path} is not drawn: {reason}", file=sys.stderr)
         return False
     return True

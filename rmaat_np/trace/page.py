@@ -3,103 +3,123 @@
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import backend
-from ..data import TASKS
+from ..config import Config
+from ..data import TASKS, Dataset
 from ..data.batches import BatchOrder
 from ..errors import InputError
-from ..segments import check_tokens, cut_shards, shard_size
+from ..segments import Shard, check_tokens, cut_shards, shard_size
 from ..step import METHODS
 from ..system.files import write_atomically
-from ..training import settings
 from ..training.run import first_params
-from .events import explain, first_shard, same_gradients, trace_step
+from ..training.settings import Settings
+from .events import TracedStep, TraceEvent, explain, first_shard, same_gradients, trace_step
+
+__all__ = ["trace_run", "write_page"]
 
 ROWS = 4  # of a traced batch, if they fit into one shard
 PAGE_LIMIT = 2_000_000  # bytes: a page that a phone opens at once
 
 
-def small_batch(chosen, dataset, cfg, batch_size: int | None):
-    """The first rows that a run of these settings would train on: ROWS of them, or as many as fit into one shard.
+def trace_run(
+    settings: Settings, dataset: Dataset, batch_size: int | None = None
+) -> tuple[dict[str, TracedStep], dict]:
+    """Trace the first training step of a run, with fresh parameters or those of `init`, by both methods.
 
-    Shapes: -> tokens, labels as from `Split.batch`
+    batch_size: rows of the batch; None: ROWS, or as many as fit into one shard
+    -> steps by method; the recording for `write_page`
+    Raises: InputError for settings that do not fit the data, and as `first_params`.
     """
+    cfg, train = settings.config(dataset), settings.train
     count = batch_size or min(ROWS, shard_size(cfg, ROWS, 1))
-    order = BatchOrder(dataset.train.lengths(), count, chosen.train.seed)
-    return dataset.train.batch(order.rows(0))
-
-
-def trace(chosen: settings.Settings, dataset, batch_size: int | None) -> tuple[dict, dict]:
-    """Trace the first training step of a fresh model by both methods.
-
-    -> steps: by method, as from `trace_step`; page: what `write_page` shows
-    """
-    cfg, train = chosen.config(dataset), chosen.train
+    order = BatchOrder(dataset.train.lengths(), count, train.seed)
+    tokens, labels = dataset.train.batch(order.rows(0))
     params = first_params(cfg, train)
-    tokens, labels = small_batch(chosen, dataset, cfg, batch_size)
-    steps = {m: trace_step(params, cfg, tokens, labels, m, train.seed, 0) for m in METHODS}
+    steps = {method: trace_step(params, cfg, tokens, labels, method, train.seed, 0) for method in METHODS}
+    shown = _sequence_shown(tokens, labels, cfg, params["embed.token"].dtype)
+    title = f"{settings.task}, preset {settings.preset}, model {settings.model}"
+    return steps, {"title": title} | _recording(steps, cfg, dataset, len(labels), *shown)
+
+
+def _sequence_shown(tokens, labels, cfg: Config, dtype) -> tuple[int, np.ndarray, int]:
+    """The sequence whose tokens and maps the page shows: the first one of the first shard, so one of the longest.
+
+    -> its row among the sequences of the batch, its tokens, its shard's number of segments
+    """
     sequences = check_tokens(tokens, cfg)
-    size = shard_size(cfg, len(labels), 1)
-    shard = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size)[0]
+    shard: Shard = cut_shards(sequences, labels, cfg, dtype, shard_size(cfg, len(labels), 1))[0]
     row = int(backend.to_host(shard.rows)[0])
-    last, events = shard.num_segments - 1, {m: first_shard(s["events"]) for m, s in steps.items()}
-    arrays = {kind: [e["array"][0] for e in events["amrb"] if e["event"] == kind] for kind in ("store", "backward")}
-    document = f", document {row % 2 + 1}" if cfg.pair else ""
-    page = {
-        "title": f"{chosen.task}, preset {chosen.preset}, model {chosen.model}",
-        "row": f"row {row // (1 + cfg.pair) + 1} of {len(labels)}{document}",
-        "loss": steps["amrb"]["loss"],
-        "same": same_gradients(steps),
-        "tokens": [show_tokens(dataset, sequences[row], t, cfg.segment_length) for t in range(last + 1)],
-        "shape": [cfg.num_memory, cfg.d_model],
-        "memory": [round_all(array) for array in arrays["store"]],
-        "gradient": [round_all(array) for array in reversed(arrays["backward"])],
-        "methods": {method: page_events(events[method], last) for method in METHODS},
+    return row, sequences[row], shard.num_segments
+
+
+def _recording(
+    steps: dict[str, TracedStep], cfg: Config, dataset: Dataset, count: int, row: int, sequence, num_segments: int
+) -> dict[str, Any]:
+    """What the page shows, as plain values. count: rows of the batch; row, sequence: as of `_sequence_shown`."""
+    events = {method: first_shard(step.events) for method, step in steps.items()}
+    maps = {
+        kind: [_round_all(event.array[0]) for event in events["amrb"] if event.kind == kind and event.array is not None]
+        for kind in ("store", "backward")
     }
-    return steps, page
+    document = f", document {row % 2 + 1}" if cfg.pair else ""
+    return {
+        "row": f"row {row // (1 + cfg.pair) + 1} of {count}{document}",
+        "loss": steps["amrb"].loss,
+        "same": same_gradients(steps),
+        "tokens": [_show_tokens(dataset, sequence, t, cfg.segment_length) for t in range(num_segments)],
+        "shape": [cfg.num_memory, cfg.d_model],
+        "memory": maps["store"],
+        "gradient": maps["backward"][::-1],
+        "methods": {method: page_events(events[method], num_segments - 1) for method in METHODS},
+    }
 
 
-def show_tokens(dataset, sequence, t: int, length: int) -> str:
-    """A segment's tokens as text where the task has it, else as ids."""
+def _show_tokens(dataset: Dataset, sequence, t: int, length: int) -> str:
+    """A segment's tokens as text where the task has any, else as ids."""
     tokens = sequence[t * length : (t + 1) * length]
     tokens = tokens[tokens > 0]
     return dataset.decode(tokens) if TASKS[dataset.task].as_text else " ".join(map(str, tokens.tolist()))
 
 
-def round_all(array) -> list[float]:
-    """All values in a row, to three significant digits: more is not seen on a heat map."""
+def _round_all(array) -> list[float]:
+    """All values in a row, to three significant digits. A heat map shows no more."""
     return [float(f"{value:.3g}") for value in np.asarray(array, dtype=float).ravel()]
 
 
-def page_events(events, last: int) -> list[dict]:
-    """The events without their arrays, each with its explanation."""
+def page_events(events: list[TraceEvent], last: int) -> list[dict]:
+    """The events as the page reads them: without their arrays, each with its explanation. last: the last segment."""
     shown, gone_back = [], set()
-    for e in events:
-        if e["event"] == "backward":
-            gone_back.add(e["segment"])
-        plain = {key: value for key, value in e.items() if key not in ("array", "shard")}
-        shown.append(plain | {"says": explain(e, last, e["segment"] in gone_back)})
+    for event in events:
+        if event.kind == "backward":
+            gone_back.add(event.segment)
+        plain = {"event": event.kind, "segment": event.segment, "norm": event.norm}
+        sizes = {"nbytes": event.nbytes, "caches": event.caches, "buffer": event.buffer}
+        shown.append(plain | sizes | {"says": explain(event, last, event.segment in gone_back)})
     return shown
 
 
-def write_page(path, page: dict) -> int:
-    """Write the replay viewer for a recording into one HTML file without any outside address; returns its bytes.
+def write_page(path: Path, recording: dict) -> int:
+    """Write the replay viewer with a recording into one HTML file without any outside address. -> its bytes
 
-    Raises: InputError if a number is not finite, the page larger than PAGE_LIMIT, or the file cannot be written.
+    recording: as from `trace_run`
+    Raises: InputError if a number is not finite, if the page would be larger than PAGE_LIMIT, or if the file cannot be
+        written.
     """
     try:
-        recording = json.dumps(page, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(recording, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise InputError(f"{path}: a recorded number is not finite; trace other settings") from None
-    recording = recording.replace("<", "\\u003c")  # so that no text of the data can end the script
+    text = text.replace("<", "\\u003c")  # so that no text of the data can end the script
     template = (files("rmaat_np.trace") / "viewer.html").read_text(encoding="utf-8")
-    content = template.replace("RECORDING", recording, 1).encode()
+    content = template.replace("RECORDING", text, 1).encode()
     if len(content) > PAGE_LIMIT:
         raise InputError(
             f"{path}: the page would take {len(content):,} bytes, more than {PAGE_LIMIT:,}; trace a smaller model, "
             "for example --set num_segments=8"
         )
-    write_atomically(Path(path), lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(content))
     return len(content)

@@ -239,14 +239,13 @@ def run_job(job: Job, pipe) -> None:
         resumed = (job.folder / "last.npz").exists()
         run = load_run(job.folder) if resumed else new_run(job.folder, job.settings, dataset)
         bar = PipeBar(pipe, run.progress.step)
-        memory = machine.device_memory("rmaat_np") if job.backend == "cupy" else machine.host_memory()
-        next(memory)
-        result = train(run, dataset, replay_budget=job.replay_budget, bar=bar)
+        with machine.PeakMemory(device=job.backend == "cupy") as memory:
+            result = train(run, dataset, replay_budget=job.replay_budget, bar=bar)
         result |= {
             "seconds_per_step": run.progress.seconds / run.progress.step,
-            "peak_memory_bytes": next(memory) if bar.steps > 1 else None,  # of a process that has trained
+            "peak_memory_bytes": memory.peak if bar.steps > 1 else None,  # of a process that has trained
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "machine": machine.machine(),
+            "machine": machine.describe(),
             "runs_at_a_time": job.at_a_time,
         }
         text = json.dumps(result, indent=1).encode()

@@ -1,13 +1,13 @@
-"""The benchmark's tables, from rows that it would measure; no timing here."""
+"""The benchmark's tables and options, from rows that it would measure; no timing here."""
 
+import builtins
 import json
-from argparse import Namespace
+import sys
 
 import pytest
 
 from rmaat_np.benchmark import __main__ as benchmark
-from rmaat_np.benchmark import tables
-from rmaat_np.system import machine
+from rmaat_np.benchmark import measure, tables
 
 ROUNDS = [{"tokens_per_second": speed, "seconds": 1 / speed, "peak_bytes": 2**21} for speed in (90.0, 120.0, 100.0)]
 
@@ -58,14 +58,118 @@ def test_target_table_has_a_line_for_each_target():
     ]
 
 
+def test_a_memory_that_is_not_told_is_a_dash():
+    found = tables.summarise([ROUNDS[0] | {"peak_bytes": None}, *ROUNDS])
+    assert found["peak_mib"] is None and found["tokens_per_second"] == 95
+    rows = [row("small", "amrb", 1500, None), row("small", "torch", 1000, None)]
+    assert tables.speed_table(rows).splitlines()[3] == "|  | peak MiB | — | — |"
+    checked = tables.check_targets(rows)
+    assert checked[0]["memory"] is None and not checked[0]["met"]
+    assert tables.target_table(checked).splitlines()[3] == "| memory, amrb / torch | at most 0.25 |  |"
+    assert tables.long_table([row("long:1024", "amrb", 2 * 10**5, None)]).splitlines()[2] == "| 1,024 | —, 5.0 µs |"
+
+
 def test_a_measurement_in_a_process_of_its_own():
-    options = Namespace(threads=1, steps=2, seconds=5, backend="numpy", dtype="float32", tf32=False, replay_budget=0)
-    found = benchmark.in_own_process("measure", "amrb", "long:1024", options)
-    assert found["seconds"] > 0 and found["peak_bytes"] > 2**20 and json.dumps(found)
+    conditions = measure.Conditions(threads=1, steps=2, seconds=5)
+    found = benchmark.in_own_process("measure", "amrb", "long:1024", conditions)
+    assert found["seconds"] > 0 and json.dumps(found)
+    assert found["peak_bytes"] is None or found["peak_bytes"] > 2**20
 
 
-def test_the_machine_is_named():
-    assert "NumPy" in machine.machine() and "cores" in machine.machine()
+def test_a_measurement_without_proc(monkeypatch):
+    real_open = builtins.open
+
+    def refuse(path, *rest, **options):
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real_open(path, *rest, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    batch, cfg = measure.configuration("long:1024")
+    found = measure.measure("amrb", batch, cfg, measure.Conditions(threads=1, steps=1))
+    assert found["seconds"] > 0 and found["peak_bytes"] is None
+
+
+def test_an_error_of_a_process_is_one_line():
+    found = benchmark.in_own_process("measure", "amrb", "long:1024", measure.Conditions(threads=0))
+    assert found["error"].startswith("rmaat_np.benchmark: workers") and "\n" not in found["error"]
+
+
+def fake_process(work, contender, config, conditions):
+    """Stands for `in_own_process`: nothing is measured."""
+    return {"gradients": 1e-15} if work == "agreement" else dict(ROUNDS[0])
+
+
+def test_the_command_prints_tables_and_writes_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "in_own_process", fake_process)
+    monkeypatch.setattr(benchmark, "torch_is_installed", lambda: True)
+    path = tmp_path / "rows.json"
+    assert benchmark.main(["--configs", "small", "--rounds", "2", "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "| small | tokens/s | 90 |" in out and "speed, amrb / torch | at least 1.0 | 1.00" in out
+    assert "gradients from PyTorch's" in out
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert [found["contender"] for found in written["rows"]] == list(tables.CONTENDERS)
+    assert set(written) == {"machine", "threads", "backend", "dtype", "tf32", "rows", "agreement"}
+
+
+def test_without_pytorch_the_package_is_measured_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "in_own_process", fake_process)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert benchmark.main(["--configs", "small", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("PyTorch is not installed") == 1
+    assert "|  |  | amrb | bptt |" in out and "gradients" not in out and "target" not in out
+
+
+def test_pytorch_that_is_asked_for_but_missing_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "in_own_process", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--contenders", "amrb", "torch-skip"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert "--contenders torch-skip" in error and "pip install torch" in error
+
+
+def test_long_sequences_are_drawn_and_a_contender_that_failed_is_left_out(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def process(work, contender, config, conditions):
+        asked.append((contender, config))
+        return {"error": "killed"} if contender == "bptt" else dict(ROUNDS[0])
+
+    monkeypatch.setattr(benchmark, "in_own_process", process)
+    monkeypatch.setattr(benchmark, "LONG_LENGTHS", [1024, 2048])
+    picture = tmp_path / "long.png"
+    assert benchmark.main(["--long", str(picture), "--contenders", "amrb", "bptt"]) == 0
+    assert asked == [("amrb", "long:1024"), ("bptt", "long:1024"), ("amrb", "long:2048")]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert "| long:1024 | bptt | killed |  |" in out and out.index("long:2048") < out.index("| tokens | amrb | bptt |")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(benchmark, "in_own_process", fake_process)
+    picture, rows = tmp_path / "long.png", tmp_path / "rows.json"
+    assert benchmark.main(["--long", str(picture), "--contenders", "amrb", "--json", str(rows)]) == 0
+    out, err = capsys.readouterr()
+    assert "| tokens | amrb |" in out and err.startswith(f"{picture} is not drawn: ") and err.count("\n") == 1
+    assert not picture.exists() and rows.exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "in_own_process", fake_process)
+
+    def refuse(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    path = tmp_path / "rows.json"
+    assert benchmark.main(["--configs", "small", "--contenders", "amrb", "--json", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert "| small |" in out and err.splitlines()[-1].startswith(f"rmaat_np.benchmark: {path}: cannot be written")
 
 
 def test_long_table_leaves_out_what_was_not_measured():

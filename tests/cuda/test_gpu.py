@@ -105,7 +105,7 @@ def peak_of(num_segments):
     backend.use("cupy")
     params = rn.init_params(cfg)
     tokens = np.random.default_rng(0).integers(1, 16, (8, cfg.max_length))
-    with PeakMemory() as memory:
+    with PeakMemory(device=True) as memory:
         rn.loss_and_grads(params, cfg, tokens, np.zeros(8, dtype=np.int64))
     return memory.peak
 

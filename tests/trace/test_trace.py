@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,7 @@ from matplotlib.figure import Figure
 import run_lra
 from rmaat_np import Config, init_params, loss_and_grads
 from rmaat_np.errors import InputError
-from rmaat_np.trace import events as trace_events
-from rmaat_np.trace import page as trace_page
-from rmaat_np.trace import timeline
+from rmaat_np.trace import event_lines, page, same_gradients, timeline, trace_step, write_page, write_timeline
 
 CFG = Config(13, 3, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4, num_segments=3, num_memory=2)
 TRACE = [
@@ -44,7 +43,7 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def written_page(tmp_path_factory):
     """The path of a page written by the command, and its recording."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
@@ -53,85 +52,87 @@ def page(tmp_path_factory):
     return folder / "page.html", recording_of(folder / "page.html")
 
 
+def events_of(params, cfg, tokens, labels, method):
+    return trace_step(params, cfg, tokens, labels, method).events
+
+
 def recording_of(path):
-    found = re.search(r'<script type="application/json" id="recording">(.*?)</script>', path.read_text(), re.DOTALL)
+    found = re.search(
+        r'<script type="application/json" id="recording">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL
+    )
     return json.loads(found[1])
 
 
 @pytest.mark.parametrize(("method", "order"), [("amrb", AMRB), ("bptt", BPTT)])
 def test_events_come_in_the_promised_order(batch, method, order):
-    assert (
-        ", ".join(f"{e['event']} {e['segment']}" for e in trace_events.record(batch[0], CFG, *batch[1:], method))
-        == order
-    )
+    assert ", ".join(f"{e.kind} {e.segment}" for e in events_of(batch[0], CFG, *batch[1:], method)) == order
 
 
 @pytest.mark.parametrize("method", ["amrb", "bptt"])
 def test_bytes_add_up_and_end_at_nothing(batch, method):
     params, tokens, labels = batch
-    events = trace_events.record(params, CFG, tokens, labels, method)
+    events = events_of(params, CFG, tokens, labels, method)
     caches = buffer = 0
     for e in events:
-        caches += {"forward": 1, "replay": 1, "drop": -1}.get(e["event"], 0) * e["nbytes"]
-        buffer += {"store": 1, "release": -1}.get(e["event"], 0) * e["nbytes"]
-        assert (e["caches"], e["buffer"]) == (caches, buffer)
-        if e["event"] in ("store", "release"):
-            assert e["nbytes"] == 4 * 2 * 8 * 4  # rows, memory tokens, width, bytes of a float32
+        caches += {"forward": 1, "replay": 1, "drop": -1}.get(e.kind, 0) * e.nbytes
+        buffer += {"store": 1, "release": -1}.get(e.kind, 0) * e.nbytes
+        assert (e.caches, e.buffer) == (caches, buffer)
+        if e.kind in ("store", "release"):
+            assert e.nbytes == 4 * 2 * 8 * 4  # rows, memory tokens, width, bytes of a float32
     assert caches == buffer == 0
     stats = loss_and_grads(params, CFG, tokens, labels, method)[2]
-    assert max(e["caches"] for e in events) == stats["peak_cache_bytes"]
-    assert max(e["buffer"] for e in events) == stats["replay_buffer_bytes"]
-    built = [e["caches"] for e in events if e["event"] == "forward"]
+    assert max(e.caches for e in events) == stats["peak_cache_bytes"]
+    assert max(e.buffer for e in events) == stats["replay_buffer_bytes"]
+    built = [e.caches for e in events if e.kind == "forward"]
     assert (max(built) == built[0]) == (method == "amrb")
 
 
 def test_arrays_are_copies_of_the_memory_and_its_gradient(batch):
     params, tokens, labels = batch
-    amrb, bptt = (trace_events.record(params, CFG, tokens, labels, method) for method in ("amrb", "bptt"))
-    stored, released = ([e["array"] for e in amrb if e["event"] == kind] for kind in ("store", "release"))
+    amrb, bptt = (events_of(params, CFG, tokens, labels, method) for method in ("amrb", "bptt"))
+    stored, released = ([e.array for e in amrb if e.kind == kind] for kind in ("store", "release"))
     np.testing.assert_array_equal(stored[0], np.repeat(params["memory.init"][None], 4, axis=0))
     for before, after in zip(stored, reversed(released), strict=True):
         np.testing.assert_array_equal(before, after)
-    backward = [[e for e in events if e["event"] == "backward"] for events in (amrb, bptt)]
+    backward = [[e for e in events if e.kind == "backward"] for events in (amrb, bptt)]
     for one, other in zip(*backward, strict=True):
-        np.testing.assert_array_equal(one["array"], other["array"])
-        assert one["norm"] == pytest.approx(np.linalg.norm(one["array"].astype(float))) and one["norm"] > 0
+        np.testing.assert_array_equal(one.array, other.array)
+        assert one.norm == pytest.approx(np.linalg.norm(one.array.astype(float))) and one.norm > 0
     grads = loss_and_grads(params, CFG, tokens, labels)[1]
-    np.testing.assert_array_equal(backward[0][-1]["array"].sum(axis=0), grads["memory.init"])
+    np.testing.assert_array_equal(backward[0][-1].array.sum(axis=0), grads["memory.init"])
 
 
 def test_methods_are_compared_bit_by_bit(batch):
-    steps = {m: trace_events.trace_step(batch[0], CFG, *batch[1:], m) for m in ("amrb", "bptt")}
-    assert trace_events.same_gradients(steps)
-    steps["bptt"]["grads"]["head.bias"][0] = np.nextafter(steps["bptt"]["grads"]["head.bias"][0], np.float32(9))
-    assert not trace_events.same_gradients(steps)
+    steps = {m: trace_step(batch[0], CFG, *batch[1:], m) for m in ("amrb", "bptt")}
+    assert same_gradients(steps)
+    steps["bptt"].grads["head.bias"][0] = np.nextafter(steps["bptt"].grads["head.bias"][0], np.float32(9))
+    assert not same_gradients(steps)
 
 
 def test_a_line_for_every_event(batch):
-    events = trace_events.record(*batch[:1], CFG, *batch[1:], "amrb")
-    heading, *lines = trace_events.lines(events)
+    events = events_of(*batch[:1], CFG, *batch[1:], "amrb")
+    heading, *lines = event_lines(events)
     assert heading.split() == ["event", "segment", "array", "bytes", "caches", "buffer", "norm"]
     assert len(lines) == len(events)
     for line, e in zip(lines, events, strict=True):
-        assert line.split()[:2] == [e["event"], str(e["segment"] + 1)]
-        assert f"{e['caches']:,}" in line and f"{e['buffer']:,}" in line
-    assert lines[0].split()[2:] == ["(4,", "2,", "8)", "+256", "0", "256", "memory", f"{events[0]['norm']:.4g}"]
+        assert line.split()[:2] == [e.kind, str(e.segment + 1)]
+        assert f"{e.caches:,}" in line and f"{e.buffer:,}" in line
+    assert lines[0].split()[2:] == ["(4,", "2,", "8)", "+256", "0", "256", "memory", f"{events[0].norm:.4g}"]
     assert "gradient" in lines[9] and lines[8].split()[5] == "-256"
 
 
 def test_every_explanation_tells_its_event_from_the_others(batch):
     for method, order in (("amrb", AMRB), ("bptt", BPTT)):
-        events = trace_page.page_events(trace_events.record(batch[0], CFG, *batch[1:], method), 2)
+        events = page.page_events(events_of(batch[0], CFG, *batch[1:], method), 2)
         assert len({e["says"] for e in events}) == order.count(",") + 1
     early, late = (
-        [e["says"] for e in trace_page.page_events(trace_events.record(batch[0], CFG, *batch[1:], "amrb"), 2)][i]
-        for i in (2, -1)
+        [e["says"] for e in page.page_events(events_of(batch[0], CFG, *batch[1:], "amrb"), 2)][i] for i in (2, -1)
     )
     assert "will rebuild" in early and "has done its work" in late
 
 
 def test_timeline_spans(batch):
-    recordings = {m: trace_events.record(batch[0], CFG, *batch[1:], m) for m in ("bptt", "amrb")}
+    recordings = {m: events_of(batch[0], CFG, *batch[1:], m) for m in ("bptt", "amrb")}
     assert timeline.spans(recordings["bptt"], "cache") == [(2, 2, 4), (1, 1, 6), (0, 0, 8)]
     assert timeline.spans(recordings["bptt"], "memory") == []
     assert timeline.spans(recordings["amrb"], "memory") == [(2, 6, 8), (1, 3, 11), (0, 0, 15)]
@@ -142,7 +143,7 @@ def test_timeline_spans(batch):
     assert titles[:2] == ["BPTT", "AMRB"]
 
 
-def test_command_tells_and_draws(call, tmp_path):  # noqa: F811
+def test_command_tells_and_draws(call, tmp_path):
     code, out, err = call(*TRACE, "--out", "new/folder")
     assert (code, err) == (0, "")
     assert "AMRB\nevent" in out and "BPTT\nevent" in out and "equal to the last bit" in out and "replay" in out
@@ -152,7 +153,34 @@ def test_command_tells_and_draws(call, tmp_path):  # noqa: F811
     assert Path("trace.png").exists() and not Path("runs").exists()
 
 
-def test_other_models_are_traced(call):  # noqa: F811
+@pytest.mark.parametrize("obstacle", ["no matplotlib", "savefig fails", "a folder of that name"])
+def test_a_picture_that_cannot_be_drawn_costs_one_line(call, monkeypatch, obstacle):
+    def refuse(*arguments, **options):
+        raise RuntimeError("no font")
+
+    if obstacle == "no matplotlib":
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    elif obstacle == "savefig fails":
+        monkeypatch.setattr(Figure, "savefig", refuse)
+    else:
+        Path("trace.png").mkdir()
+    code, out, err = call(*TRACE)
+    assert code == 0 and err.startswith("trace.png is not drawn: ") and err.count("\n") == 1
+    assert "AMRB\nevent" in out and out.endswith("equal to the last bit\n")
+    code, out, err = call(*TRACE, "--html", "page.html", "--out", ".")
+    assert code == 0 and err.startswith("trace.png is not drawn: ") and "trace.png" not in out
+    assert out.splitlines()[-1].startswith("page.html: ") and Path("page.html").exists()
+    assert not Path("trace.png").is_file()
+
+
+def test_timeline_says_whether_it_was_written(batch, capsys):
+    recordings = {m: events_of(batch[0], CFG, *batch[1:], m) for m in ("amrb", "bptt")}
+    assert write_timeline(Path("trace.png"), recordings) and capsys.readouterr() == ("", "")
+    assert not write_timeline(Path("nowhere/trace.png"), recordings)
+    assert capsys.readouterr().err.startswith("nowhere/trace.png is not drawn: ")
+
+
+def test_other_models_are_traced(call):
     code, out, err = call(*TRACE, "--model", "rmt", "--html", "page.html")
     assert (code, err) == (0, "") and "equal to the last bit" in out and not Path("trace.png").exists()
 
@@ -169,11 +197,11 @@ def test_other_models_are_traced(call):  # noqa: F811
         ["--detect-anomaly"],
     ],
 )
-def test_refuses_what_does_not_go_with_it(call, options):  # noqa: F811
+def test_refuses_what_does_not_go_with_it(call, options):
     assert_refused(call(*TRACE, *options), "--trace", options[0])
 
 
-def test_refusals_are_one_line(call, tmp_path):  # noqa: F811
+def test_refusals_are_one_line(call, tmp_path):
     assert_refused(call(*TINY, "--html", "page.html"), "--html goes with --trace")
     assert_refused(call(*TRACE, "--html", "nowhere/page.html"), "nowhere/page.html", "cannot be written")
     assert_refused(call(*TRACE, "--html", tmp_path), tmp_path, "there is a folder of that name")
@@ -184,17 +212,17 @@ def test_refusals_are_one_line(call, tmp_path):  # noqa: F811
     assert_refused(call(*TRACE, "--out", "file/folder"), "file/folder")
 
 
-def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):  # noqa: F811
+def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):
     Path("page.html").write_text("old")
-    monkeypatch.setattr(trace_page, "PAGE_LIMIT", 10_000)
+    monkeypatch.setattr(page, "PAGE_LIMIT", 10_000)
     assert_refused(call(*TRACE, "--html", "page.html"), "page.html", "10,000", "--set")
     assert Path("page.html").read_text() == "old" and not list(Path().glob(".page*"))
 
 
-def test_page_holds_the_recording_and_nothing_from_outside(page):
-    path, recording = page
-    text = path.read_text()
-    assert path.stat().st_size < trace_page.PAGE_LIMIT
+def test_page_holds_the_recording_and_nothing_from_outside(written_page):
+    path, recording = written_page
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < page.PAGE_LIMIT
     assert not re.search(r"""https?:|src=|@import|url\(|["'(]//""", text)
     assert recording["same"] and recording["shape"] == [2, 16]
     segments = len(recording["tokens"])
@@ -205,15 +233,15 @@ def test_page_holds_the_recording_and_nothing_from_outside(page):
 
 def test_text_of_the_data_cannot_end_the_script(tmp_path):
     hostile = {"title": "</script><script>alert(1)</script><!--"}
-    trace_page.write_page(tmp_path / "page.html", hostile)
-    text = (tmp_path / "page.html").read_text()
+    write_page(tmp_path / "page.html", hostile)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "alert(1)</script>" not in text and "</script><script>alert" not in text
     assert recording_of(tmp_path / "page.html") == hostile
     assert os.listdir(tmp_path) == ["page.html"]
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
-    trace_page.write_page(tmp_path / "page.html", {"loss": 1})
+    write_page(tmp_path / "page.html", {"loss": 1})
     before = (tmp_path / "page.html").read_bytes()
 
     def refuse(*paths):
@@ -221,13 +249,13 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(InputError, match="cannot be written"):
-        trace_page.write_page(tmp_path / "page.html", {"loss": 2})
+        write_page(tmp_path / "page.html", {"loss": 2})
     assert (tmp_path / "page.html").read_bytes() == before and os.listdir(tmp_path) == ["page.html"]
 
 
 def test_page_refuses_numbers_that_json_has_not(tmp_path):
     with pytest.raises(InputError, match="not finite"):
-        trace_page.write_page(tmp_path / "page.html", {"loss": float("nan")})
+        write_page(tmp_path / "page.html", {"loss": float("nan")})
 
 
 # in a real browser
@@ -280,8 +308,8 @@ def shown(tab):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_browser() is None, reason="needs chromium, chromium-browser or google-chrome on PATH")
-def test_a_browser_steps_through_every_event_and_back(page, tmp_path):
-    path, recording = page
+def test_a_browser_steps_through_every_event_and_back(written_page, tmp_path):
+    path, recording = written_page
     segments = len(recording["tokens"])
     with open_browser(tmp_path / "profile") as tab:
         tab.open(path)
@@ -321,9 +349,11 @@ def test_a_browser_steps_through_every_event_and_back(page, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_browser() is None, reason="needs chromium, chromium-browser or google-chrome on PATH")
-def test_the_browser_client_notices_a_broken_page(page, tmp_path):
+def test_the_browser_client_notices_a_broken_page(written_page, tmp_path):
     broken = tmp_path / "broken.html"
-    broken.write_text(page[0].read_text().replace("\nmakeCards();", "\nmakeCrds();"))
+    broken.write_text(
+        written_page[0].read_text(encoding="utf-8").replace("\nmakeCards();", "\nmakeCrds();"), encoding="utf-8"
+    )
     with open_browser(tmp_path / "profile") as tab:
         tab.open(broken)
         assert "makeCrds is not defined" in str(tab.problems)
