@@ -110,12 +110,6 @@ def check_fields(record, at_least: dict, choices: dict) -> None:
             raise InputError(f"{name} is {getattr(record, name)!r}, but it must be one of {', '.join(allowed)}")
 
 
-def check_count(name: str, value, least: int) -> None:
-    """Refuse what is no whole number of at least `least`. Raises: InputError naming the argument."""
-    if convert_value(name, value, int) < least:
-        raise InputError(f"{name} is {value}, but it must be at least {least}")
-
-
 def convert_value(name: str, value, kind):
     """The value as Python's own type `kind`: int, float, bool, str or dict. An int may stand for a float.
 

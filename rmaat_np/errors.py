@@ -1,7 +1,14 @@
 """The one exception that means "the input is wrong", as opposed to a bug in this package."""
 
 import errno
+import operator
 from pathlib import Path
+from typing import Any
+
+
+def escaped(text: str) -> str:
+    """The text on one line: control characters, line ends and undecodable bytes as backslash escapes; letters stay."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class InputError(ValueError):
@@ -12,7 +19,18 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+        super().__init__(escaped(message))
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """The value as an int. Raises: InputError naming it, unless it is a whole number of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise InputError(f"{name} is {value!r:.40}, but it must be a whole number, at least {least}")
+    return number
 
 
 class WriteError(InputError):

@@ -6,8 +6,8 @@ from math import sqrt
 import numpy as np
 
 from . import backend
-from .config import Config, check_count
-from .errors import InputError
+from .config import Config
+from .errors import InputError, check_integer
 
 DTYPES = ("float32", "float64")
 
@@ -22,7 +22,7 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
         head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
     Raises: InputError for a negative seed, or a dtype other than float32 or float64.
     """
-    check_count("seed", seed, 0)
+    check_integer("seed", seed, 0)
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}")
     rng = np.random.default_rng(seed)

@@ -7,8 +7,8 @@ from functools import partial
 
 from . import backend
 from .attention import relative_features_backward, relative_features_forward
-from .config import Config, check_count
-from .errors import InputError
+from .config import Config
+from .errors import InputError, check_integer
 from .ledger import Event, Ledger
 from .model import segment_forward
 from .params import check_dtypes, check_params
@@ -50,8 +50,8 @@ def loss_and_grads(
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
-    check_count("workers", workers, 1)
-    check_count("replay_budget", replay_budget, 0)
+    check_integer("workers", workers, 1)
+    check_integer("replay_budget", replay_budget, 0)
     check_params(params, cfg)
     check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
@@ -76,7 +76,7 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n) -> logits (B, C)
     Raises: InputError for params of another configuration, and for tokens that the configuration does not admit.
     """
-    check_count("workers", workers, 1)
+    check_integer("workers", workers, 1)
     check_params(params, cfg)
     check_dtypes(params)
     sequences = check_tokens(tokens, cfg)

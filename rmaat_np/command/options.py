@@ -31,7 +31,12 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, help="of parameters, data order and dropout")
     parser.add_argument("--data-dir", type=path, default=Path("data"), help="where the task's files are; default data")
-    parser.add_argument("--cache-dir", type=path, help="of tokenised and generated data; default DATA_DIR/.rmaat_cache")
+    parser.add_argument(
+        "--cache-dir",
+        type=path,
+        help="of arrays that are kept for the next run; default DATA_DIR/.rmaat_cache. "
+        "The files of ListOps source=generated go to DATA_DIR/generated",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--out", type=path, metavar="DIR", help="a new run's folder; default runs/TASK-MODEL-TIME")
     which.add_argument(

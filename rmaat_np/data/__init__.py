@@ -1,6 +1,7 @@
 """The tasks' data: a reader or a generator each, all returning a `Dataset`."""
 
+from .batches import BatchOrder, read_ahead
 from .dataset import Dataset, Split, make_split
 from .tasks import TASKS, load_dataset
 
-__all__ = ["TASKS", "Dataset", "Split", "load_dataset", "make_split"]
+__all__ = ["TASKS", "BatchOrder", "Dataset", "Split", "load_dataset", "make_split", "read_ahead"]

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..errors import InputError, check_integer
 from .dataset import Split
 
 BUCKET = 64  # batches whose rows are sorted by length together
@@ -20,7 +21,11 @@ class BatchOrder:
     """
 
     def __init__(self, lengths, batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed = np.asarray(lengths), min(batch_size, len(lengths)), seed
+        """Raises: InputError for no rows, a batch size below 1 or a negative seed."""
+        if len(lengths) == 0:
+            raise InputError("a split of no rows has no batches; give at least one row")
+        self.lengths, self.seed = np.asarray(lengths), check_integer("seed", seed, 0)
+        self.batch_size = min(check_integer("batch_size", batch_size, 1), len(lengths))
         self.batches_per_epoch = len(self.lengths) // self.batch_size
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 

@@ -1,17 +1,21 @@
-"""LRA's ListOps: nested MIN, MAX, MED and SM over digits, the value is the class; reader, writer and generator.
+"""LRA's ListOps: nested MIN, MAX, MED and SM over digits; the class is the value. Vocabulary, reader and writer.
 
 Source: Nangia and Bowman 2018 (arXiv:1804.06028), with the sizes of LRA (arXiv:2011.04006).
 """
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.files import write_atomically
-from .archive import find_splits
-from .cache import cached_split
-from .dataset import Dataset, Split, check_split
+from .dataset import Dataset, Split, check_split, check_tokens
+from .lines import read_lines
+from .sources import find_splits
+from .stored import STORE, AnyPath, stored_split
 
 # Fixed, never gathered from data: a model that is loaded again must find the same ids.
 NAMES = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # id 0 is padding, digit d is d + 1
@@ -21,9 +25,8 @@ CLASSES = 10
 MAX_LENGTH = 2000  # LRA's, without parentheses
 SPLITS = ("train", "val", "test")
 FOLDERS = ("", "listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-GENERATED = (
-    "generated"  # the folder in DATA_DIR of what source=generated draws: never taken for LRA's files, nor the reverse
-)
+# The folder below DATA_DIR that source=generated writes: drawn files and LRA's own are never taken for each other.
+GENERATED = "generated"
 REMEDY = (
     "unpack listops-1000 of LRA's release, or generate it with rmaat_np.data.listops_generator.generate_lra(DATA_DIR)"
 )
@@ -34,7 +37,7 @@ listops: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-resea
     basic_val.tsv                  2,000 rows
     basic_test.tsv                 2,000 rows
   a line: expression, value; separated by a tab, with the header Source, Target
-  or like them: python -c "from rmaat_np.data.listops_generator import generate_lra; generate_lra('DATA_DIR')"
+  or no files at all: --set source=generated draws such files, into DATA_DIR/generated
 """
 HEADER = b"Source\tTarget"
 MAX_LINE = 16 << 20  # bytes; keeps a file without line ends from being read in one piece
@@ -58,12 +61,12 @@ def encode(source: str | bytes) -> np.ndarray:
     return np.frombuffer(_encode(source), dtype=np.uint8)
 
 
-def decode(tokens) -> str:
+def decode(tokens: ArrayLike) -> str:
     """The expression without parentheses; padding is dropped."""
-    return " ".join(NAMES[token] for token in np.asarray(tokens).tolist() if token)
+    return " ".join(NAMES[token] for token in check_tokens(tokens, VOCAB_SIZE).tolist() if token)
 
 
-def evaluate(tokens) -> int:
+def evaluate(tokens: ArrayLike) -> int:
     """The value of an expression, 0..9: MED is the median cut to an integer, SM the sum modulo 10.
 
     Shapes: tokens (n,), without padding
@@ -87,7 +90,7 @@ def evaluate(tokens) -> int:
     return arguments[0]
 
 
-def check_targets(split: Split, source="listops") -> None:
+def check_targets(split: Split, source: object = "listops") -> None:
     """Evaluate every row. Raises: InputError naming the first row whose label is not its value, or is malformed."""
     for row in range(len(split)):
         try:
@@ -98,28 +101,30 @@ def check_targets(split: Split, source="listops") -> None:
             raise InputError(f"{source}: row {row + 1} has target {split.labels[row]}, its value is {value}; mend it")
 
 
-def load(data_dir, *, max_length=None, seed=0, cache_dir=None) -> Dataset:
+def load(
+    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
+) -> Dataset:
     """LRA's own three files; rows are never cut, one longer than max_length tokens (2,000 by default) is an error.
 
     data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
     Raises: InputError for a missing file or a bad line, naming file and line.
     """
-    max_length = MAX_LENGTH if max_length is None else max_length
+    max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)
     files = find_files(Path(data_dir))
-    cache_dir = Path(cache_dir or Path(data_dir) / ".rmaat_cache")
-    splits = [
-        cached_split([path], cache_dir, f"listops-{max_length}-1", lambda path=path: read_tsv(path, max_length))
-        for path in files
-    ]
-    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length, *splits, decode)
+    store = Path(cache_dir or Path(data_dir) / STORE)
+    train, val, test = (
+        stored_split([path], store, f"listops-{max_length}-1", partial(read_tsv, path, max_length)) for path in files
+    )
+    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length, train, val, test, decode)
 
 
 def find_files(data_dir: Path) -> list[Path]:
-    """The train, val and test file, all from the first folder that has any of them."""
-    return find_splits(data_dir, FOLDERS, [f"basic_{split}.tsv" for split in SPLITS], REMEDY)
+    """The train, val and test file, all from the first folder that has them."""
+    names = [f"basic_{split}.tsv" for split in SPLITS]
+    return find_splits(data_dir, FOLDERS, names, ("lra_release", "listops", "basic_"), REMEDY)
 
 
-def read_tsv(path, max_length: int | None = None) -> Split:
+def read_tsv(path: AnyPath, max_length: int | None = None) -> Split:
     """Read LRA's two-column file line by line, with CRLF or LF ends; one byte a token stays in memory.
 
     max_length: tokens without parentheses; None admits any length
@@ -127,23 +132,21 @@ def read_tsv(path, max_length: int | None = None) -> Split:
     """
     path = Path(path)
     tokens, lengths, labels = bytearray(), [], []
-    try:
-        with path.open("rb") as file:
-            if file.readline(MAX_LINE).rstrip(b"\r\n") != HEADER:
-                raise InputError(f"{path}: line 1 is not the header Source<tab>Target; {REMEDY}")
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=2):
-                row, label = _parse_line(line, max_length, f"{path}: line {number}")
-                tokens += row
-                lengths.append(len(row))
-                labels.append(label)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from None
+    lines = read_lines(path, MAX_LINE, REMEDY)
+    number, line = next(lines, (1, b""))
+    if line != HEADER:
+        raise InputError(f"{path}: line {number} is not the header Source<tab>Target, but {line[:60]!r}; {REMEDY}")
+    for number, line in lines:
+        row, label = _parse_line(line, max_length, f"{path}: line {number}")
+        tokens += row
+        lengths.append(len(row))
+        labels.append(label)
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     split = Split(np.frombuffer(tokens, dtype=np.uint8), offsets, np.array(labels, dtype=np.int64))
     return check_split(split, path.stem, path, CLASSES)
 
 
-def write_tsv(path, sequences, labels) -> None:
+def write_tsv(path: AnyPath, sequences: Iterable[ArrayLike], labels: Iterable[int]) -> None:
     """Write LRA's two-column file, byte for byte as its csv.writer does, whole or not at all.
 
     sequences: well-formed expressions, (n,) token ids each; labels: their values
@@ -157,7 +160,7 @@ def write_tsv(path, sequences, labels) -> None:
     write_atomically(path, write)
 
 
-def to_source(tokens) -> str:
+def to_source(tokens: ArrayLike) -> str:
     """An expression as LRA prints it: a chain of binary applications, "( ( ( [MAX 1 ) 2 ) ] )".
 
     Shapes: tokens (n,), n >= 1, well-formed
@@ -182,10 +185,8 @@ def _encode(source: bytes) -> bytes:
         raise InputError(f"unknown token {error.args[0][:40]!r}, expected one of {' '.join(NAMES[1:])}") from None
 
 
-def _parse_line(line, max_length, place) -> tuple[bytes, int]:
-    if len(line) == MAX_LINE:
-        raise InputError(f"{place} is longer than {MAX_LINE >> 20} MiB; end each row with a line feed")
-    columns = line.rstrip(b"\r\n").split(b"\t")
+def _parse_line(line: bytes, max_length: int | None, place: str) -> tuple[bytes, int]:
+    columns = line.split(b"\t")
     if len(columns) != 2:
         raise InputError(f"{place} has {len(columns)} columns, expected Source and Target; mend or remove it")
     try:

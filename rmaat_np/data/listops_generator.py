@@ -7,30 +7,44 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from .cache import cached_split
+from ..errors import InputError, check_integer
+from ..system.terminal import progress_bar
 from .dataset import Dataset, Split, make_split
 from .listops import CLASSES, CLOSE, MAX_LENGTH, MIN, SPLITS, VOCAB_SIZE, decode, write_tsv
+from .stored import AnyPath, stored_split
 
+Rows = tuple[int, int, int]  # of train, val and test
 # LRA's node: an operator with probability 1/4, each of the 4 alike, else a digit, each of the 10 alike. In 80ths.
 _NODES = np.repeat(np.arange(1, CLOSE, dtype=np.uint8), [6] * 10 + [5] * 4)
 _TREES = 1000  # drawn at a time; a change changes what a seed gives
-_FUTILE = 200  # draws in a row without a single new tree, after which there are none left to find
+_FUTILE = 200  # draws in a row without a new tree: then every tree has been found
 
 
-def generate(count, seed, min_length, max_length, max_depth=10, max_args=10, progress=True) -> Split:
+def generate(
+    count: int,
+    seed: int,
+    min_length: int,
+    max_length: int,
+    max_depth: int = 10,
+    max_args: int = 10,
+    progress: bool = True,
+) -> Split:
     """Draw distinct expressions from LRA's distribution with min_length < length < max_length, in random order.
 
     A node is an operator with probability 1/4 where its depth (the root's is 1) is below max_depth, else a digit;
     an operator has 2..max_args arguments; all choices are uniform. Lengths in tokens without parentheses.
     Raises: InputError for ranges that hold no expression, or fewer than count.
     """
+    limits = {"min_length": min_length, "max_length": max_length, "max_depth": max_depth, "max_args": max_args}
+    for name, value in {"count": count, "seed": seed, **limits}.items():
+        check_integer(name, value, 0)
     ranges = f"{min_length} < length < {max_length}, max_depth {max_depth}, max_args {max_args}"
     if min(count, min_length) < 1 or min(max_depth, max_args) < 2 or max_length < max(min_length, 3) + 2:
         raise InputError(f"no {count} expressions with {ranges}; the shortest is [MIN 1 2 ], of length 4 and depth 2")
     rng = np.random.default_rng(seed)
-    trees, futile = {}, 0  # tokens -> value
-    with _progress_bar(count, progress) as bar:
+    trees: dict[bytes, int] = {}  # tokens -> value
+    futile = 0
+    with progress_bar(total=count, unit="row") if progress else nullcontext() as bar:
         while len(trees) < count:
             before = len(trees)
             for tokens, value in _draw_trees(rng, min_length, max_length, max_depth, max_args):
@@ -111,33 +125,31 @@ def _apply(operator, arity, values) -> np.ndarray:
     return np.choose(operator - MIN, [arguments[:, 0], arguments[row, arity - 1], median, total % 10])
 
 
-def _progress_bar(total, shown):
-    if not shown:
-        return nullcontext()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise InputError("the progress bar needs tqdm: pip install tqdm, or pass progress=False") from None
-    return tqdm(total=total, disable=None, unit="row")
-
-
 def load_short(
-    cache_dir, seed=0, *, min_length, max_length, max_depth=10, max_args=10, rows=(20_000, 1_000, 1_000), progress=True
+    cache_dir: AnyPath,
+    seed: int = 0,
+    *,
+    min_length: int,
+    max_length: int,
+    max_depth: int = 10,
+    max_args: int = 10,
+    rows: Rows = (20_000, 1_000, 1_000),
 ) -> Dataset:
     """Generated ListOps, no row twice in all three splits together, kept in cache_dir for the next run.
 
-    rows: of train, val and test; the others as in `generate`
+    Arguments as in `generate`.
     """
     options = (seed, min_length, max_length, max_depth, max_args)
     version = "-".join(map(str, ("listops-short", *options, *rows, 1)))
-    every = cached_split([], cache_dir, version, lambda: generate(sum(rows), *options, progress))
-    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length - 1, *_divide(every, rows), decode)
+    every = stored_split([], cache_dir, version, lambda: generate(sum(rows), *options))
+    train, val, test = _divide(every, rows)
+    return Dataset("listops", VOCAB_SIZE, CLASSES, max_length - 1, train, val, test, decode)
 
 
-def generate_lra(data_dir, seed=0, rows=(96_000, 2_000, 2_000), progress=True) -> Path:
+def generate_lra(data_dir: AnyPath, seed: int = 0, rows: Rows = (96_000, 2_000, 2_000), progress: bool = True) -> Path:
     """Write data_dir/listops-1000/basic_{train,val,test}.tsv with LRA's sizes, no expression twice; -> that folder.
 
-    rows: of train, val and test. Raises: InputError if one of the files exists already, or can't be written.
+    Raises: InputError if one of the files exists already or cannot be written.
     """
     folder = Path(data_dir) / "listops-1000"
     work = folder if folder.is_dir() else folder.with_name(f".{folder.name}.{os.getpid()}")  # whole or absent
@@ -153,12 +165,14 @@ def generate_lra(data_dir, seed=0, rows=(96_000, 2_000, 2_000), progress=True) -
         for file, split in zip(files, _divide(every, rows), strict=True):
             write_tsv(work / file.name, map(split.sequence, range(len(split))), split.labels)
         work.replace(folder)
+    except OSError as error:  # another process was faster, or the disk is gone
+        raise InputError(f"{folder}: cannot be made ({error.strerror or error}); name another folder") from None
     finally:
         if work != folder:
             shutil.rmtree(work, ignore_errors=True)  # gone already, unless something stopped it
     return folder
 
 
-def _divide(split, rows) -> list[Split]:
+def _divide(split: Split, rows) -> list[Split]:
     ends = np.cumsum(rows)
     return [split.take(np.arange(end - count, end)) for end, count in zip(ends, rows, strict=True)]

@@ -1,20 +1,21 @@
 """Draw Pathfinder images: the procedure of the original generator with LRA's parameters, in NumPy.
 
-Two target snakes of short paddles grow from seeds near each other, turning as they like but keeping clear of what is
-there; short distractor snakes follow where room is left; a disc marks one end of each target. The label is 1 when both
-discs are on the same snake. Rules: Linsley et al. 2018 (arXiv:1805.08315) as their generator has them
-(drewlinsley/pathfinder, 2019), its quirks included, for they shape the statistics. Parameters: LRA's Pathfinder32.
+Two target snakes of short paddles grow from seeds near each other. They turn at random and keep clear of what is there.
+Short distractor snakes follow where room is left. A disc marks one end of each target. The label is 1 when both discs
+are on the same snake. Rules: Linsley et al. 2018 (arXiv:1805.08315), as in their generator (drewlinsley/pathfinder,
+2019). Its quirks are kept, because they shape the statistics. Parameters: LRA's Pathfinder32.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from .cache import cached_split
+from ..errors import InputError, check_integer
+from ..system.terminal import progress_bar
 from .dataset import Dataset, Split
-from .image import VOCAB_SIZE, decode
-from .pathfinder import LENGTH, SIZE, divide, progress_bar
+from .pathfinder import divide
+from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
+from .stored import AnyPath, stored_split
 
 CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
 SCALE = 2  # lines and discs are drawn this many times larger, then resampled
@@ -34,25 +35,27 @@ TOUCHING = 459  # 1.8 * 255: two masks whose sum reaches this are too close
 FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
 
 
-def generate_dataset(cache_dir, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
-    """Pathfinder drawn rather than downloaded, split 80/10/10; drawn once, then read from cache_dir.
+def generate_dataset(cache_dir: AnyPath, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
+    """Drawn Pathfinder images, split 80/10/10. They are drawn once and kept in cache_dir for the next run.
 
-    count: images over all splits; LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
+    count: images of all splits together. LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
     Raises: InputError for an unknown difficulty, a count below 10, or a negative seed.
     """
-    if count < 10:
-        raise InputError(f"count {count}: splits of 80/10/10 need images; ask for at least 10")
+    count = check_integer("count", count, 10)  # fewer leave a split of 80/10/10 empty
 
     def draw() -> Split:
         tokens, labels = generate(count, difficulty, seed)
         return Split(tokens.ravel(), np.arange(count + 1, dtype=np.int64) * LENGTH, labels)
 
-    split = cached_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
+    split = stored_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
     # The images are independent draws already: the order needs no shuffling.
-    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, *divide(split, np.arange(count)), decode)
+    train, val, test = divide(split, np.arange(count))
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode)
 
 
-def generate(count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True):
+def generate(
+    count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw images; image i depends on (seed, difficulty, i) alone, whatever the count.
 
     progress: show a bar (only where stderr is a terminal)
@@ -62,17 +65,17 @@ def generate(count: int, difficulty: str = "hard", seed: int = 0, progress: bool
     """
     if difficulty not in CONTOUR_LENGTH:
         raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(CONTOUR_LENGTH)}")
-    if count < 1 or seed < 0:
-        raise InputError(f"count {count}, seed {seed}: give a count of at least 1 and a seed of at least 0")
+    count, seed = check_integer("count", count, 1), check_integer("seed", seed, 0)
+    numbers = range(count)
     tokens, labels = np.empty((count, LENGTH), dtype=np.uint16), np.empty(count, dtype=np.int64)
-    for i in progress_bar(range(count), f"drawing {difficulty} images") if progress else range(count):
+    for i in progress_bar(numbers, unit="image", label=f"drawing {difficulty} images") if progress else numbers:
         rng = np.random.default_rng([seed, CONTOUR_LENGTH[difficulty], i])
         image, labels[i] = draw_image(rng, CONTOUR_LENGTH[difficulty])
         tokens[i] = image.ravel() + np.uint16(1)
     return tokens, labels
 
 
-def draw_image(rng, contour_length: int) -> tuple[np.ndarray, int]:
+def draw_image(rng: np.random.Generator, contour_length: int) -> tuple[np.ndarray, int]:
     """One image, (32, 32) uint8 with its brightest pixel at 255, and its label, 0 or 1."""
     targets, mask = _target_snakes(rng, contour_length)
     canvas = np.zeros((WIDTH, WIDTH))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..errors import escaped
 from . import listops
 from .dataset import Dataset, Split
 from .tasks import TASKS
@@ -34,11 +35,11 @@ def report(dataset: Dataset) -> str:
 
 
 def _shown(dataset: Dataset, split: Split, row: int) -> list[str]:
-    """The row's documents decoded: pictures whole, texts cut."""
+    """The row's documents decoded: pictures whole, texts cut, control characters of the data as escapes."""
     lines = []
     for document in range(split.documents):
         text = dataset.decode(split.sequence(row, document))
         if TASKS[dataset.task].as_text and len(text) > SHOWN:
             text = text[:SHOWN] + " ..."
-        lines += ["    " + line for line in text.splitlines()]
+        lines += ["    " + escaped(line) for line in text.split("\n")]
     return lines

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..system.terminal import warn
 from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
-from .archive import locate
 from .dataset import Dataset
+from .sources import locate
+from .stored import STORE, AnyPath
 
-CACHE = ".rmaat_cache"  # the folder for stored arrays below DATA_DIR, unless --cache-dir names another
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Task:
     found(options, data_dir): the files or the folder that load would read; empty for data that are drawn
     expected: the files that a user must provide, as a tree; empty if there are none
     as_text: True when a row reads as text, False when it is a picture
+    rows: at least so many have train, val and test of the whole data set; None if there is none to read
     Raises: both functions raise InputError naming what is missing or wrong.
     """
 
@@ -27,15 +30,27 @@ class Task:
     found: Callable[[dict, Path], list[Path]]
     expected: str
     as_text: bool
+    rows: tuple[int, int, int] | None = None
 
 
-def load_dataset(task: str, options: dict, data_dir: Path, cache_dir: Path | None = None) -> Dataset:
+def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
     """Read or draw a task's three splits, with seed 0 whatever the run's own: runs are compared on the same rows.
 
     options: the preset's data table; cache_dir: of stored arrays, by default data_dir/.rmaat_cache
+    A part of the data set is read, too; stderr then says how much of it there is.
     Raises: InputError naming what is missing or wrong.
     """
-    return TASKS[task].load(options, data_dir, cache_dir)
+    if task not in TASKS:
+        raise InputError(f"task {task!r} is unknown; choose {', '.join(TASKS)}")
+    dataset = TASKS[task].load(options, Path(data_dir), Path(cache_dir) if cache_dir else None)
+    if options.get("source", "files") == "files" and (whole := TASKS[task].rows):
+        found = (len(dataset.train), len(dataset.val), len(dataset.test))
+        if any(here < all_ for here, all_ in zip(found, whole, strict=True)):
+            rows = ", ".join(
+                f"{here:,} of {all_:,} {name}" for here, all_, name in zip(found, whole, SPLITS, strict=True)
+            )
+            warn(f"{data_dir}: not the whole data set of task {task}: {rows} rows")
+    return dataset
 
 
 def _load_listops(options, data_dir, cache_dir):
@@ -43,9 +58,9 @@ def _load_listops(options, data_dir, cache_dir):
     if source == "short":
         limits = {key: options[key] for key in ("min_length", "max_length", "max_depth", "max_args")}
         rows = (options["train_rows"], 1_000, 2_000)
-        return listops_generator.load_short(cache_dir or data_dir / CACHE, rows=rows, **limits)
+        return listops_generator.load_short(cache_dir or data_dir / STORE, rows=rows, **limits)
     if source == "generated":
-        cache_dir, data_dir = cache_dir or data_dir / CACHE, data_dir / listops.GENERATED
+        cache_dir, data_dir = cache_dir or data_dir / STORE, data_dir / listops.GENERATED
         if not (data_dir / "listops-1000").exists():
             listops_generator.generate_lra(data_dir)
     return listops.load(data_dir, max_length=options.get("max_length"), cache_dir=cache_dir)
@@ -60,7 +75,7 @@ def _find_listops(options, data_dir):
 
 def _load_pathfinder(options, data_dir, cache_dir):
     if _source("pathfinder", options, "files", "generated") == "generated":
-        folder = cache_dir or data_dir / CACHE
+        folder = cache_dir or data_dir / STORE
         return pathfinder_generator.generate_dataset(folder, difficulty=options["difficulty"], count=options["images"])
     return pathfinder.load(data_dir, difficulty=options["difficulty"], cache_dir=cache_dir)
 
@@ -83,21 +98,35 @@ def _source(task: str, options: dict, *known: str) -> str:
     """The option `source`. Raises: InputError if the task has no such source."""
     source = options.get("source", "files")
     if source not in known:
-        raise InputError(f"--set source={source}: unknown for {task}; choose {' or '.join(known)}")
+        raise InputError(f"source {source!r} is unknown for task {task}; choose {' or '.join(known)}")
     return source
 
 
 TASKS = {
-    "listops": Task(_load_listops, _find_listops, listops.EXPECTED, as_text=True),
+    "listops": Task(_load_listops, _find_listops, listops.EXPECTED, as_text=True, rows=(96_000, 2_000, 2_000)),
     "text": Task(
-        _load_files(text), lambda _, folder: [locate(folder, ("aclImdb",), text.REMEDY)], text.EXPECTED, as_text=True
+        _load_files(text),
+        lambda _, folder: [locate(folder, text.LAYOUT)],
+        text.EXPECTED,
+        as_text=True,
+        rows=(22_500, 2_500, 25_000),
     ),
     "retrieval": Task(
-        _load_files(retrieval), lambda _, folder: retrieval.find_files(folder), retrieval.EXPECTED, as_text=True
+        _load_files(retrieval),
+        lambda _, folder: retrieval.find_files(folder),
+        retrieval.EXPECTED,
+        as_text=True,
+        rows=(147_086, 18_090, 17_437),
     ),
     "image": Task(
-        _load_files(image), lambda _, folder: [locate(folder, image.TOPS, image.REMEDY)], image.EXPECTED, as_text=False
+        _load_files(image),
+        lambda _, folder: [locate(folder, image.LAYOUT)],
+        image.EXPECTED,
+        as_text=False,
+        rows=(45_000, 5_000, 10_000),
     ),
-    "pathfinder": Task(_load_pathfinder, _find_pathfinder, pathfinder.EXPECTED, as_text=False),
+    "pathfinder": Task(  # of the 200,000 easy images, one is empty in the release
+        _load_pathfinder, _find_pathfinder, pathfinder.EXPECTED, as_text=False, rows=(160_000, 19_999, 19_999)
+    ),
     "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], "", as_text=True),
 }

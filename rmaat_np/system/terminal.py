@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 
-from ..errors import InputError
+from ..errors import InputError, escaped
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,10 +26,24 @@ def tell(line: str, report=print) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def progress_bar(**numbers):
-    """A tqdm bar of steps; shows nothing where stderr is no terminal."""
+def warn(line: str) -> None:
+    """Say on stderr, in one line, what no result depends on. A stderr that is closed or full costs nothing."""
+    if sys.stderr is not None:  # print would turn to stdout
+        with suppress(OSError, ValueError):
+            print(escaped(line), file=sys.stderr, flush=True)
+
+
+def progress_bar(
+    iterable: Iterable | None = None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    unit: str = "step",
+    label: str | None = None,
+):
+    """A tqdm bar; shows nothing where stderr is no terminal. Raises: InputError if tqdm cannot be imported."""
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
-    return tqdm(disable=None, unit="step", mininterval=0.5, **numbers)
+    return tqdm(iterable, desc=label, total=total, initial=initial, unit=unit, disable=None, mininterval=0.5)

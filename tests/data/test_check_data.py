@@ -1,9 +1,14 @@
 """--check-data: what was found, or what is missing."""
 
+import os
+import re
+
 import pytest
+from helpers.data_trees import FILES, expected, write_tree
 
 import run_lra
-from rmaat_np.data import listops, listops_generator, tasks
+from rmaat_np.data import listops, listops_generator, load_dataset, report, tasks
+from rmaat_np.errors import InputError
 
 
 def test_generated_listops_are_described_and_evaluated(tmp_path, capsys):
@@ -55,6 +60,13 @@ def test_folders_found_are_named(tmp_path):
         assert tasks.TASKS[task].found({"difficulty": "easy"}, tmp_path) == [tmp_path / name]
 
 
+def test_a_dataset_is_loaded_by_names_too(tmp_path):
+    root = write_tree(tmp_path, FILES["text"])
+    assert len(load_dataset("text", {}, str(root), str(tmp_path / "store")).test) == 4
+    with pytest.raises(InputError, match="task 'imdb' is unknown; choose listops, text, retrieval"):
+        load_dataset("imdb", {}, root)
+
+
 @pytest.mark.parametrize("option", ["--resume", "--eval", "--out"])
 def test_checking_data_goes_with_no_run(option, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -82,3 +94,51 @@ def test_pictures_are_shown_whole(tmp_path, capsys):
     assert run_lra.main(arguments) == 0
     out = capsys.readouterr().out
     assert "train: 16 rows; lengths 1024" in out and len(out.splitlines()) > 64
+
+
+def test_control_characters_of_the_data_are_shown_as_escapes(tmp_path, capsys):
+    """ESC and BEL of a review would reach the terminal, and the terminal would obey."""
+    review = "caf\u00e9 \x1b[31m\x07 \x9b0m\u202e\r\nline\u2028two\x85\x00".encode()
+    files = dict.fromkeys(FILES["text"], review)
+    assert run_lra.main(["--check-data", "--task", "text", "--data-dir", str(write_tree(tmp_path, files))]) == 0
+    out = capsys.readouterr().out
+    assert "    caf\u00e9 \\x1b[31m\\x07 \\x9b0m\\u202e\\r\n    line\\u2028two\\x85\\x00\n" in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize("task", sorted(FILES))
+def test_every_row_is_shown_printable(task):
+    dataset = expected(task)
+    assert all(line.isprintable() for line in report.report(dataset).split("\n"))
+
+
+@pytest.mark.parametrize("task", sorted(FILES))
+def test_folders_whose_names_are_no_utf_8(task, tmp_path, capsys):
+    """They are read and their arrays are stored; what is said of them is printable."""
+    root = write_tree(tmp_path / os.fsdecode(b"d\xff\x1b[31m"), FILES[task])
+    for _ in range(2):
+        load_dataset(task, {"source": "files", "difficulty": "hard"}, root)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 2 and all(line.isprintable() for line in err.splitlines()) and "d\\udcff\\x1b[31m" in err
+    assert len(list((root / ".rmaat_cache").iterdir())) == {"listops": 3, "retrieval": 3, "pathfinder": 1}.get(task, 2)
+    path = root / min(FILES[task], key=len)
+    path.write_bytes(b"\xff" * 7)
+    with pytest.raises(InputError, match=re.escape("d\\udcff\\x1b[31m")) as error:
+        load_dataset(task, {"source": "files", "difficulty": "hard"}, root)
+    assert str(error.value).isprintable()
+
+
+def test_generated_files_go_where_the_help_says(tmp_path, monkeypatch, capsys):
+    """--cache-dir is for stored arrays; the .tsv files of source=generated are no such thing."""
+    original = listops_generator.generate_lra
+    monkeypatch.setattr(
+        listops_generator, "generate_lra", lambda folder: original(folder, rows=(3, 1, 1), progress=False)
+    )
+    load_dataset("listops", {"source": "generated"}, tmp_path / "data", tmp_path / "store")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["generated"]
+    assert all(path.suffix == ".npz" for path in (tmp_path / "store").iterdir())
+    with pytest.raises(SystemExit):
+        run_lra.main(["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "of arrays that are kept for the next run; default DATA_DIR/.rmaat_cache" in words
+    assert "source=generated go to DATA_DIR/generated" in words

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 from helpers import image_files, pathfinder_files, text_files
+from helpers.data_trees import FILES, write_tree
 from helpers.hostile import MIB, REFUSED, bounded, damaged, nothing_else, npy_header, read_or_refused, small_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmaat_np.data import archive, image, listops, pathfinder, retrieval, text
+from rmaat_np.data import archive, image, listops, pathfinder, retrieval, sources, text
 from rmaat_np.data.dataset import Dataset
 from rmaat_np.errors import InputError
 
@@ -40,39 +41,26 @@ def changed_tree(draw, files: dict) -> dict:
     return files
 
 
-def write_tree(root, files):
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
+def saved(protocol):
+    """A batch as Python 3 saves it: str keys, and labels as a list or as an array."""
 
+    def encode(pixels, labels):
+        return pickle.dumps({"data": pixels, "labels": labels if protocol % 4 else labels.tolist()}, protocol)
 
-EXPRESSIONS = b"Source\tTarget\r\n( ( [MAX 1 ) 2 ) ]\t2\r\n7\t7\n7\t7\n"
-LISTOPS = {f"basic_{name}.tsv": EXPRESSIONS for name in listops.SPLITS}
-PAIRS = {f"new_aan_pairs.{name}.tsv": b"1.0\ta\tb\tone\ttwo\n0.0\tc\td\tthree\tfour\n" for name in retrieval.SPLITS}
-
-
-def release() -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        pathfinder_files.write_release(root, "U")
-        (root / pathfinder.FOLDERS["hard"] / "metadata" / "1.npy").write_bytes(
-            "\n".join(map(pathfinder_files.row, range(10, 20))).encode()
-        )
-        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.*") if path.is_file()}
+    return encode
 
 
 TREES = {
-    "listops": (listops.load, LISTOPS),
-    "text": (text.load, text_files.REVIEWS),
-    "retrieval": (retrieval.load, PAIRS),
-    "image, pickles": (image.load, image_files.tree("py")),
-    "image, pickles of Python 3": (
-        image.load,
-        image_files.tree("py", lambda pixels, labels: pickle.dumps({b"data": pixels, b"labels": labels.tolist()})),
-    ),
+    "listops": (listops.load, FILES["listops"]),
+    "text": (text.load, FILES["text"]),
+    "retrieval": (retrieval.load, FILES["retrieval"]),
+    "image, pickles": (image.load, FILES["image"]),
+    **{
+        f"image, pickles of Python 3, protocol {n}": (image.load, image_files.tree("py", saved(n)))
+        for n in (0, 2, 4, 5)
+    },
     "image, binary": (image.load, image_files.tree("bin")),
-    "pathfinder": (pathfinder.load, release()),
+    "pathfinder": (pathfinder.load, FILES["pathfinder"]),
 }
 
 
@@ -157,10 +145,10 @@ def test_sparse_members_are_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(sparse, io.BytesIO(b"x"))
     with pytest.raises(InputError, match="is sparse"):
-        list(text.read_files(tmp_path / "a.tar.gz", text.REVIEW))
+        list(sources.read_files(tmp_path / "a.tar.gz", text.LAYOUT))
 
 
-@pytest.mark.parametrize("place", ["aclImdb/train/pos/pipe_9.txt", "cifar-10-batches-bin/test_batch.bin"])
+@pytest.mark.parametrize("place", ["aclImdb/train/pos/77_9.txt", "cifar-10-batches-bin/test_batch.bin"])
 def test_pipes_and_devices_are_refused(tmp_path, place):
     """A pipe would wait for ever, /dev/zero would fill the memory."""
     load, case = (text.load, "text") if "aclImdb" in place else (image.load, "image, binary")

@@ -132,7 +132,9 @@ GOOD = b"( ( ( [MAX 1 ) 2 ) ] )\t2\r\n"
         (b"Source\tTarget\r\n" + GOOD + b"1 \xff\t2\r\n", r"line 3: unknown token b'\\xff'"),
         (b"Source\tTarget\r\n" + GOOD + b"1\n", "line 3 has 1 columns"),
         (b"Source\tTarget\r\n" + GOOD + b"1\t1\t1\n", "line 3 has 3 columns"),
-        (b"Source\tTarget\r\n" + GOOD + b"\r\n", "line 3 has 1 columns"),
+        (b"Source\tTarget\r\n" + GOOD + b"\r\n" + GOOD, "line 3 is blank, but rows follow"),
+        (b"Source\tTarget\r\n" + GOOD + b"\n \n\n" + GOOD, "line 3 is blank, but rows follow"),
+        (b"\n\n\n", "line 1 is not the header"),
         (b"Source\tTarget\r\n" + GOOD[:-2] + b"\r" + GOOD, "line 2 has 3 columns"),
         (b"Source\tTarget\r\n" + GOOD[:9], "line 2 has 1 columns"),
         (b"Source\tTarget\r\n" + GOOD + b"\t1\n", "line 3 has an empty source"),
@@ -192,7 +194,7 @@ def test_load_lra(tmp_path, folder):
     parts = {"train": rows[:200], "val": rows[200:250], "test": rows[250:]}
     for name, part in parts.items():
         (tmp_path / folder / f"basic_{name}.tsv").write_bytes(lra_file(part))
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # the second time from the store
         data = listops.load(tmp_path)
         assert [rows_of(split) for split in (data.train, data.val, data.test)] == list(parts.values())
     assert (data.task, data.vocab_size, data.num_classes, data.max_length, data.pair) == (
@@ -251,7 +253,7 @@ def test_generate_lra_that_is_stopped_leaves_nothing(tmp_path, monkeypatch, stop
 
 
 def test_generate_lra_into_a_file_is_refused_at_once(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="file/listops-1000: cannot be made"):
         listops_generator.generate_lra(tmp_path / "file")
 
@@ -290,7 +292,7 @@ def test_short_is_generated_once_for_its_options(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
-def test_a_truncated_short_cache_is_made_anew(tmp_path, keep):
+def test_a_truncated_short_store_is_made_anew(tmp_path, keep):
     splits, _ = short(tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()

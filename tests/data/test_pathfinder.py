@@ -15,9 +15,9 @@ from rmaat_np.errors import InputError
 
 def edit_row(folder, old, new):
     path = folder / "metadata" / "0.npy"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 @pytest.mark.parametrize("form", ["text", "U", "S"])  # S: what NumPy under Python 2 wrote
@@ -66,16 +66,16 @@ def test_empty_images_are_skipped_and_counted(tmp_path, capsys):
     assert capsys.readouterr().err == f"{folder}: skipped 2 empty image file(s) of 20\n"
 
 
-def test_second_load_reads_the_cache_until_an_image_changes(tmp_path, monkeypatch):
+def test_second_load_reads_the_store_until_an_image_changes(tmp_path, monkeypatch):
     folder = write_release(tmp_path / "pathfinder32")
-    first = pathfinder.load(tmp_path, cache_dir=tmp_path / "cache")
+    first = pathfinder.load(tmp_path, cache_dir=tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr(pathfinder, "read_png", lambda *_: pytest.fail("read again"))
-        again = pathfinder.load(tmp_path, cache_dir=tmp_path / "cache")
+        again = pathfinder.load(tmp_path, cache_dir=tmp_path / "store")
     np.testing.assert_array_equal(first.train.tokens, again.train.tokens)
     path = folder / "imgs" / "0" / "sample_0.png"
     path.write_bytes(png(255 - PIXELS[0]))
-    changed = pathfinder.load(tmp_path, cache_dir=tmp_path / "cache")
+    changed = pathfinder.load(tmp_path, cache_dir=tmp_path / "store")
     rows = [split.tokens.reshape(-1, 1024) for split in (changed.train, changed.val, changed.test)]
     assert (np.concatenate(rows) == 256 - PIXELS[0].ravel().astype(int)).all(axis=1).sum() == 1
 
@@ -201,7 +201,7 @@ def test_folders_without_files_and_options_are_named(tmp_path):
         pathfinder.load(tmp_path)
 
 
-@pytest.mark.parametrize(("module", "message"), [("PIL", "needs Pillow"), ("tqdm.auto", "needs tqdm")])
+@pytest.mark.parametrize(("module", "message"), [("PIL", "needs Pillow"), ("tqdm.auto", "tqdm cannot be imported")])
 def test_missing_packages_are_named(tmp_path, monkeypatch, module, message):
     write_release(tmp_path / "pathfinder32")
     monkeypatch.setitem(sys.modules, module, None)

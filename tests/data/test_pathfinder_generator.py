@@ -162,12 +162,12 @@ def test_dataset_is_drawn_once_and_split_80_10_10(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"difficulty": "tough"}, "difficulty 'tough' is unknown; choose easy, intermediate, hard"),
-        ({"count": 9}, "count 9.*at least 10"),
-        ({"seed": -1}, "seed -1.*at least 0"),
+        ({"count": 9}, "count is 9, .*at least 10"),
+        ({"seed": -1}, "seed is -1, .*at least 0"),
     ],
 )
 def test_bad_options_are_named(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         generator.generate_dataset(tmp_path, **{"count": 10, **options})
-    with pytest.raises(InputError, match="count 0"):
+    with pytest.raises(InputError, match="count is 0"):
         generator.generate(0)

@@ -44,12 +44,12 @@ def test_each_document_is_cut(tmp_path):
     assert data.decode(data.train.batch([0])[0][0]) == "firs\n\nseco"
     assert data.train.sequence(2, 0).tolist() == [1, 14, 47]
     assert data.max_length == data.train.lengths().max() == 4
-    assert retrieval.load(tmp_path).train.lengths().max() > 4  # not the cache of the other
+    assert retrieval.load(tmp_path).train.lengths().max() > 4  # not the arrays stored for the other
 
 
-def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+def test_second_load_comes_from_the_store(tmp_path, monkeypatch):
     first = retrieval.load(write(tmp_path))
-    monkeypatch.setattr(retrieval, "read_pairs", None)
+    monkeypatch.setattr(retrieval, "read_pairs", lambda *_: pytest.fail("read again"))
     second = retrieval.load(tmp_path)
     np.testing.assert_array_equal(second.train.tokens, first.train.tokens)
     assert second.pair and second.train.labels.tolist() == [1, 0, 1]
@@ -66,7 +66,7 @@ def test_folders_of_the_release(tmp_path, folder):
     [
         (b"1.0\ta\tb\ttext\n", "has 4 columns, expected label, id, id, text, text"),
         (b"1.0\ta\tb\ttext\ttext\ttext\n", "has 6 columns"),
-        (b"\n", "has 1 columns"),
+        (b"\n", "is blank, but rows follow; remove it"),
         (b"yes\ta\tb\ttext\ttext\n", "has label b'yes', expected 0.0 or 1.0"),
         (b"0.5\ta\tb\ttext\ttext\n", "has label b'0.5', expected 0.0 or 1.0"),
         (b"nan\ta\tb\ttext\ttext\n", "has label b'nan', expected 0.0 or 1.0"),

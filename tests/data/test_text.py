@@ -9,6 +9,7 @@ import pytest
 from helpers.text_files import IGNORED, REVIEWS, write_archive
 
 from rmaat_np.data import archive, text
+from rmaat_np.data.dataset import hold_out
 from rmaat_np.errors import InputError
 
 
@@ -63,10 +64,10 @@ def test_folder_and_archive_give_the_same_rows(tmp_path):
     assert sorted(os.listdir(tmp_path / "b")) == [".rmaat_cache", "another.tar.gz", "any name.tar.gz"]
 
 
-def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
-    first = text.load(write_folder(tmp_path / "data", REVIEWS), cache_dir=tmp_path / "cache")
+def test_second_load_comes_from_the_store(tmp_path, monkeypatch):
+    first = text.load(write_folder(tmp_path / "data", REVIEWS), cache_dir=tmp_path / "store")
     monkeypatch.setattr(text, "read_reviews", None)
-    assert_same(first, text.load(tmp_path / "data", cache_dir=tmp_path / "cache"))
+    assert_same(first, text.load(tmp_path / "data", cache_dir=tmp_path / "store"))
     assert os.listdir(tmp_path / "data") == ["aclImdb"]
 
 
@@ -81,7 +82,9 @@ def test_cut_at_max_length_inside_a_character(tmp_path):
     data = text.load(write_folder(tmp_path, REVIEWS), max_length=4)
     assert data.max_length == data.train.lengths().max() == 4
     assert {row for row, label in rows(data.train) if label} == {"caf\ufffd"}
-    assert text.load(tmp_path).train.lengths().max() == len("caf\u00e9, fine 1".encode())  # not the cache of the other
+    assert text.load(tmp_path).train.lengths().max() == len(
+        "caf\u00e9, fine 1".encode()
+    )  # not the arrays stored for the other
 
 
 def test_decode_drops_padding():
@@ -97,7 +100,7 @@ def test_bad_review_is_named(tmp_path, content, message, write):
     source = write_folder(tmp_path, files) if write == "folder" else write_archive(tmp_path / "x.tar.gz", files)
     with pytest.raises(InputError, match=rf"aclImdb/test/pos/7_8\.txt: {message}"):
         text.load(source)
-    assert not list(tmp_path.rglob("*.np*"))  # no cache of the half that was fine
+    assert not list(tmp_path.rglob("*.np*"))  # nothing stored of the half that was fine
 
 
 @pytest.mark.parametrize("missing", ["train/neg", "test/pos"])
@@ -118,7 +121,7 @@ def test_missing_data_set_says_where_to_get_it(tmp_path, place):
 def test_one_training_row_cannot_be_divided(tmp_path):
     row = text.byte_split(bytearray(b"a"), [1], [0])
     with pytest.raises(InputError, match="here: one training row is too few"):
-        text.hold_out(row, 0, "here")
+        hold_out(row, 0, "here")
 
 
 def test_two_archives_are_ambiguous(tmp_path):

@@ -30,7 +30,7 @@ def write_release(folder, form="text", difficulty="curv_contour_length_14"):
         rows = [row(i) for i in range(10 * batch, 10 * batch + 10)]
         path = folder / "metadata" / f"{batch}.npy"
         if form == "text":
-            path.write_text("\n".join(rows) + "\n")
+            path.write_text("\n".join(rows) + "\n", encoding="utf-8")
         else:
             np.save(path, np.array([r.split() for r in rows], dtype=form))
     for i in range(COUNT):

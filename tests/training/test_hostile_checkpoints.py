@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmaat_np.data import recall
-from rmaat_np.data.cache import cached_split
 from rmaat_np.data.dataset import make_split
+from rmaat_np.data.stored import stored_split
 from rmaat_np.errors import InputError
 from rmaat_np.system.files import read_npz
 from rmaat_np.training import run as runs
@@ -157,7 +157,7 @@ def test_damaged_caches_are_made_anew():
     """The rows are always the reader's."""
     split = make_split([[1, 2], [3], [4, 5, 6]] * 5, np.arange(15) % 2)
     with tempfile.TemporaryDirectory() as folder:
-        cached_split([], folder, "v1", lambda: split)
+        stored_split([], folder, "v1", lambda: split)
         (path,) = Path(folder).iterdir()
         name, content, arrays = path.name, path.read_bytes(), read_npz(path)
 
@@ -174,7 +174,7 @@ def test_damaged_caches_are_made_anew():
                 array = np.zeros(shape, data.draw(dtypes.filter("|O".__ne__)))
                 np.savez(path, **arrays | {key: array})
             with nothing_else(folder):
-                back = cached_split([], folder, "v1", lambda: split)
+                back = stored_split([], folder, "v1", lambda: split)
         for field in ("offsets", "labels"):
             np.testing.assert_array_equal(getattr(back, field), getattr(split, field))
 

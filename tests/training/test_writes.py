@@ -12,8 +12,8 @@ import pytest
 from helpers.runs import SIZES, assert_equal_runs, at_step, disk_full_after, start
 
 import run_lra
-from rmaat_np.data.cache import cached_split
 from rmaat_np.data.dataset import make_split
+from rmaat_np.data.stored import stored_split
 from rmaat_np.errors import WriteError
 from rmaat_np.training import curve, loop
 from rmaat_np.training import run as runs
@@ -104,7 +104,7 @@ def test_no_room_for_the_picture(tmp_path, whole):
 def test_no_room_for_the_cache(tmp_path, capsys, room):
     split = make_split([[1, 2, 3]] * 2000, np.arange(2000) % 2)
     with disk_full_after(room):
-        assert len(cached_split([], tmp_path / "cache", "v1", lambda: split)) == 2000
+        assert len(stored_split([], tmp_path / "cache", "v1", lambda: split)) == 2000
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(tmp_path / "cache") in error and "free space" in error
     assert os.listdir(tmp_path / "cache") == []
