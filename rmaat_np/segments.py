@@ -98,7 +98,7 @@ def check_tokens(tokens, cfg: Config) -> np.ndarray:
     Shapes: tokens (B, n) ints, for pairs (B, 2, n), 0 is padding
     Raises: InputError naming the row for wrong shapes or ids, empty or too long sequences.
     """
-    tokens = backend.to_host(tokens) if hasattr(tokens, "dtype") else np.asarray(tokens)
+    tokens = backend.to_host(tokens)
     wanted = "(batch, 2, length), two documents per row" if cfg.pair else "(batch, length)"
     if (
         tokens.dtype.kind not in "iu"
@@ -133,7 +133,7 @@ def check_tokens(tokens, cfg: Config) -> np.ndarray:
 
 def check_labels(labels, count: int, cfg: Config) -> np.ndarray:
     """The labels as a host array (B,) of ints in 0 .. num_classes - 1. Raises: InputError naming the row."""
-    labels = backend.to_host(labels) if hasattr(labels, "dtype") else np.asarray(labels)
+    labels = backend.to_host(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"labels are {labels.dtype} of shape {labels.shape}, but they must be ints of shape ({count},)"
