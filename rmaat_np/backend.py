@@ -85,8 +85,15 @@ def to_device(array):
 
 
 def to_host(array) -> Any:
-    """Copy a device array to the host (this waits for the device); with NumPy, the array itself."""
-    return array if isinstance(array, numpy.ndarray | numpy.generic) else xp.asnumpy(array)
+    """Copy a device array to the host (this waits for the device); with NumPy, the array itself.
+
+    Arrays of others (lists, pandas, PyTorch on the CPU, memory maps) become NumPy's.
+    """
+    if isinstance(array, numpy.ndarray | numpy.generic):
+        return array
+    if name != "numpy" and isinstance(array, xp.ndarray):
+        return xp.asnumpy(array)
+    return numpy.asarray(array)
 
 
 def owner_of(array):

@@ -35,6 +35,7 @@ def adamw_step(
 
     step: 0 for the first; lr > 0; weight_decay >= 0; clip_norm > 0
     norm: the global norm of grads, if it is at hand; otherwise it is computed
+    Raises: FloatingPointError if the norm is not finite, before anything is changed; on a device it is not looked at.
     Shapes: params, grads and both moments of state: the same names and shapes -> norm () before clipping
     """
     xp = backend.xp
@@ -44,6 +45,8 @@ def adamw_step(
         scalars = clip_norm, BETA1, BETA2, EPS, correct1, correct2, lr, weight_decay
         backend.kernels.adamw_update(params, grads, state, norm, *scalars)
         return norm
+    if backend.name == "numpy" and not xp.isfinite(norm):  # on a device the question would wait for the answer
+        raise FloatingPointError(f"the norm of the gradients is {norm}: no step was made; lower the learning rate")
     scale = xp.minimum(clip_norm / (norm + 1e-6), 1.0)
     for name, p in params.items():
         m, v = state["m"][name], state["v"][name]

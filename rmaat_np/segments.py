@@ -98,7 +98,7 @@ def check_tokens(tokens, cfg: Config) -> np.ndarray:
     Shapes: tokens (B, n) ints, for pairs (B, 2, n), 0 is padding
     Raises: InputError naming the row for wrong shapes or ids, empty or too long sequences.
     """
-    tokens = backend.to_host(tokens) if hasattr(tokens, "dtype") else np.asarray(tokens)
+    tokens = backend.to_host(tokens)
     wanted = "(batch, 2, length), two documents per row" if cfg.pair else "(batch, length)"
     if (
         tokens.dtype.kind not in "iu"
@@ -112,6 +112,12 @@ def check_tokens(tokens, cfg: Config) -> np.ndarray:
         row = int(np.argmax(((sequences < 0) | (sequences >= cfg.vocab_size)).any(axis=1))) // (1 + cfg.pair)
         raise InputError(f"tokens: row {row} has an id outside 0 to {cfg.vocab_size - 1} (vocab_size {cfg.vocab_size})")
     lengths = sequence_lengths(sequences)
+    if lengths.min() > 0 and (sequences[:, 0] == 0).any():
+        row = int(np.argmax(sequences[:, 0] == 0)) // (1 + cfg.pair)
+        raise InputError(
+            f"tokens: row {row} begins with padding (id 0), but padding belongs behind the tokens; "
+            "pad on the right, for example padding='post'"
+        )
     if lengths.min() == 0:
         raise InputError(
             f"tokens: row {int(np.argmin(lengths)) // (1 + cfg.pair)} is empty: it holds nothing but padding (id 0)"
@@ -127,7 +133,7 @@ def check_tokens(tokens, cfg: Config) -> np.ndarray:
 
 def check_labels(labels, count: int, cfg: Config) -> np.ndarray:
     """The labels as a host array (B,) of ints in 0 .. num_classes - 1. Raises: InputError naming the row."""
-    labels = backend.to_host(labels) if hasattr(labels, "dtype") else np.asarray(labels)
+    labels = backend.to_host(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"labels are {labels.dtype} of shape {labels.shape}, but they must be ints of shape ({count},)"

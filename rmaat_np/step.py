@@ -146,5 +146,12 @@ def _map_in_order(function: Callable, shards: list[Shard], workers: int) -> Iter
     if workers == 1 or len(shards) == 1 or sys.gettrace() is not None or sys.getprofile() is not None:
         yield from map(function, shards)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(function, shards)
+    with ThreadPoolExecutor(min(workers, len(shards))) as pool:
+        try:
+            results = pool.map(function, shards)  # submits them all, which starts the threads
+        except RuntimeError as error:  # "can't start new thread"
+            pool.shutdown(cancel_futures=True)
+            raise InputError(
+                f"workers is {workers}, but the system refuses so many threads ({error}); use fewer"
+            ) from None
+        yield from results

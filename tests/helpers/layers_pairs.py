@@ -7,6 +7,7 @@ from rmaat_np import dropout, layers, model
 from rmaat_np.params import block_params
 
 TOKENS = np.array([[1, 4, 1], [0, 1, 2]])  # 1 three times, 3 never
+MANY_TOKENS = np.array([[129, 4, 1, 4], [0, 129, 2, 4]])  # of 130, the last of them twice
 LABELS = np.array([2, 0, 2, 1])
 
 
@@ -46,6 +47,7 @@ PAIRS = {
     "gelu": pair_of(layers, "gelu", {"x": 2 * normal(x=(3, 7))["x"]}),
     "relu": pair_of(layers, "relu", normal(x=(3, 7))),
     "embedding": pair_of(layers, "embedding", normal(table=(5, 4)), tokens=TOKENS),
+    "embedding, large table": pair_of(layers, "embedding", normal(table=(130, 2)), tokens=MANY_TOKENS),
     "softmax cross-entropy": pair_of(layers, "softmax_cross_entropy", normal(logits=(4, 3)), labels=LABELS, weight=0.3),
     "dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=KEY, site="attention"),
     "no dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=None, site="attention"),

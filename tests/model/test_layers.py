@@ -1,6 +1,7 @@
 """Layers and the head: each value against its formula written out, each gradient against central differences."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -86,3 +87,25 @@ def test_gelu_in_blocks_is_gelu(shape):
     np.testing.assert_allclose(out, x / 2 * (1 + t), rtol=1e-12, atol=1e-15)
     expected = (1 + t) / 2 + x / 2 * (1 - t**2) * slope * (1 + 3 * 0.044715 * x**2)
     np.testing.assert_allclose(layers.gelu_backward(dout, cache), dout * expected, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("V", [layers.ONE_HOT_LIMIT, layers.ONE_HOT_LIMIT + 1, 3000])
+def test_the_gradient_of_small_and_large_tables_is_the_same(V):
+    rng = np.random.default_rng(0)
+    tokens, dout = rng.integers(1, V, (5, 80)), rng.standard_normal((5, 80, 3))
+    expected = np.zeros((V, 3))
+    np.add.at(expected, tokens, dout)
+    _, cache = layers.embedding_forward(tokens, np.zeros((V, 3)))
+    np.testing.assert_allclose(layers.embedding_backward(dout, cache), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_a_table_of_a_hundred_thousand_rows_needs_no_matrix_of_all_tokens():
+    """With a one-hot matrix, 4,096 tokens and 100,000 rows would be 1.6 GB."""
+    tokens, dout = np.arange(4096).reshape(32, 128), np.ones((32, 128, 8), dtype=np.float32)
+    _, cache = layers.embedding_forward(tokens, np.zeros((100_000, 8), dtype=np.float32))
+    tracemalloc.start()
+    try:
+        layers.embedding_backward(dout, cache)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 100_000 * 8 * 4  # a few times the table itself
+    finally:
+        tracemalloc.stop()

@@ -137,3 +137,41 @@ def test_parameters_of_an_open_file_are_refused(tmp_path):
     np.savez(tmp_path / "params.npz", **rn.init_params(CFG))
     with np.load(tmp_path / "params.npz") as params, pytest.raises(InputError, match="dict"):
         rn.loss_and_grads(params, CFG, *ragged_batch(CFG))
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_padding_on_the_left_is_refused(pair):
+    """A model that learned from rows padded on the right reads such a row as another one."""
+    cfg = replace(CFG, pair=pair)
+    tokens = np.tile([1, 2, 3, 4], (3, 2, 1)) if pair else np.tile([1, 2, 3, 4], (3, 1))
+    tokens[(1, 1) if pair else 1] = [0, 0, 1, 2]
+    with pytest.raises(InputError, match="row 1 begins with padding"):
+        rn.predict(random_params(cfg), cfg, tokens)
+
+
+class Foreign:
+    """An array of another library, as pandas and PyTorch have them: a dtype, a shape, and a way to NumPy."""
+
+    def __init__(self, array):
+        self._array = array
+        self.dtype, self.shape = array.dtype, array.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array if dtype is None else self._array.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.ndarray.tolist,
+        Foreign,
+        lambda array: array.astype(">i8"),
+        lambda array: array.astype("uint16"),
+        lambda array: np.asfortranarray(array),
+    ],
+    ids=["lists", "another library's", "big-endian", "uint16", "Fortran order"],
+)
+def test_arrays_of_others_are_read(convert):
+    params, (tokens, labels) = random_params(CFG), ragged_batch(CFG)
+    expected = rn.loss_and_grads(params, CFG, tokens, labels)
+    check_same(rn.loss_and_grads(params, CFG, convert(tokens), convert(labels))[:2], expected[:2])

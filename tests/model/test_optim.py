@@ -112,3 +112,12 @@ def test_schedules_too_short_for_their_warm_up(steps, warmup):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_steps_follow_the_formulas(clip_norm, weight_decay):
     check_adamw(clip_norm, weight_decay)
+
+
+def test_gradients_that_overflow_are_no_step():
+    """Before, a norm of infinity turned every gradient into 0 without a word."""
+    params, state = arrays(0), adamw_init(arrays(0))
+    grads = {name: np.full(shape, 1e200) for name, shape in SHAPES.items()}
+    with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="norm of the gradients is inf"):
+        adamw_step(params, grads, state, 0, 0.1)
+    assert all((params[name] == arrays(0)[name]).all() for name in SHAPES)

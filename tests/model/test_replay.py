@@ -1,5 +1,6 @@
 """AMRB against BPTT, bit for bit; shards and workers; what is held in memory, and when."""
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from helpers.checks import (
 from helpers.replay_checks import LONG, check_peaks, stats_of_step
 
 import rmaat_np as rn
-from rmaat_np import segments
+from rmaat_np import segments, step
+from rmaat_np.errors import InputError
 
 DROPPING = {name: replace(cfg, dropout=0.3) for name, cfg in CONFIGS.items() if not cfg.dropout}
 
@@ -174,3 +176,22 @@ def test_every_shard_reports_all_its_events(in_shards):
 
 def test_peaks_are_what_the_allocator_sees():
     check_peaks()
+
+
+def test_no_more_threads_than_shards(in_shards, monkeypatch):
+    asked = []
+    pool = step.ThreadPoolExecutor
+    monkeypatch.setattr(step, "ThreadPoolExecutor", lambda workers: asked.append(workers) or pool(workers))
+    in_shards(CFG, 2)
+    run_step(CFG, workers=1000)
+    assert asked and max(asked) <= 5  # rows of the batch
+
+
+def test_threads_that_the_system_refuses_are_one_line(in_shards, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    in_shards(CFG, 2)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(InputError, match="workers is 3.*use fewer"):
+        run_step(CFG, workers=3)

@@ -169,3 +169,43 @@ def test_another_c_library_is_left_alone(monkeypatch, error):
 
     monkeypatch.setattr(machine.ctypes, "CDLL", refuse)
     machine.keep_freed_memory()
+
+
+GROUPS = {
+    "version 2": ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+    "version 2, of a group around": (
+        {
+            "/proc/self/cgroup": "0::/a/b\n",
+            "/sys/fs/cgroup/a/cpu.max": "150000 100000\n",
+            "/sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+        },
+        2,
+    ),
+    "version 2, half a core": ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+    "version 1": (
+        {
+            "/proc/self/cgroup": "3:memory:/x\n2:cpu,cpuacct:/x\n",
+            "/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "300000\n",
+            "/sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+        },
+        3,
+    ),
+    "version 1, no quota": (
+        {
+            "/proc/self/cgroup": "2:cpu,cpuacct:/\n",
+            "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        64,
+    ),
+    "no quota": ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "max 100000\n"}, 64),
+    "nonsense": ({"/proc/self/cgroup": "?", "/sys/fs/cgroup/cpu.max": "a lot\n"}, 64),
+    "nothing": ({}, 64),
+}
+
+
+@pytest.mark.parametrize(("files", "cores"), GROUPS.values(), ids=GROUPS)
+def test_workers_are_as_many_as_the_quota_grants(files, cores, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    monkeypatch.setattr(machine, "_read", files.get)
+    assert machine.default_workers() == cores
