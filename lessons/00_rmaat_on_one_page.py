@@ -14,9 +14,9 @@ import numpy as np
 
 # fmt: off
 WORDS = ["padding", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"]  # a token is a place in this list
-SEQUENCE, ANSWER = "[MAX 2 [SM 4 7 ] [MIN 8 5 ] [MED 3 6 0 ] ]", 5  # of 2, (4 + 7) modulo 10, 5 and the median 3
-S, L, M, D, F = 4, 4, 2, 8, 16  # segments, tokens per segment, memory tokens, width, feed-forward width
-TOKENS = np.array([WORDS.index(word) for word in SEQUENCE.split()]).reshape(S, L)  # segments 0 to 3, a line each
+SEQUENCE, ANSWER = "[MAX 2 [SM 4 7 ] [MIN 8 5 3 ] ]", 3  # the largest of 2, (4 + 7) modulo 10 and 3
+S, L, M, D, F = 3, 4, 2, 8, 16  # segments, tokens per segment, memory tokens, width, feed-forward width
+TOKENS = np.array([WORDS.index(word) for word in SEQUENCE.split()]).reshape(S, L)  # a segment a line, t = 0 to 2
 SHAPES = {
     "embed.token": (16, D), "embed.position": (L, D), "embed.segment": (S, D), "memory.init": (M, D),
     "norm1.gain": (D,), "norm1.bias": (D,), "attn.qkv.weight": (D, 3 * D), "attn.qkv.bias": (3 * D,),
@@ -98,11 +98,11 @@ def attention_backward(dout, cache, grads):
 # LTP is an astrocyte's slow level. Each stimulus raises it, by less each time, until it saturates. A segment counts as
 # a stimulus here. The **retention factor** RF(t, T) is the share of stimulus t in the whole rise by T stimuli. It is
 # the part of what segment t wrote that the memory takes over. Of what the memory held before, 1 - RF stays.
-# > *Predict, then run: which of four factors is the largest? How much of the first memory do three updates leave?*
+# > *Predict, then run: which of three factors is the largest? How much of the first memory do two updates leave?*
 # %%
-LTP = np.array([0, 0.1403694627011, 0.2069671309932, 0.2384060612077, 0.2532474712043])  # after 0 to 4 stimuli
-RF = np.diff(LTP) / (LTP[-1] - LTP[0])  # RF[t] is for segment t, counted from 0; lesson 02 simulates LTP
-print(f"retention factors {RF.round(3)}; left of the first memory after three updates {np.prod(1 - RF[:3]):.3f}")
+LTP = np.array([0, 0.1682939204586, 0.2304138627467, 0.2532474712043])  # after 0 to 3 stimuli
+RF = np.diff(LTP) / (LTP[-1] - LTP[0])  # RF[0] is RF(1, 3); lesson 02 simulates LTP
+print(f"retention factors {RF.round(3)}; left of the first memory after two updates {np.prod(1 - RF[:2]):.3f}")
 
 # %% [markdown]
 # ## One segment
@@ -148,10 +148,10 @@ def loss_and_grads(params, method):
     memory, kept, events = params["memory.init"], {}, []  # the first memory tokens are learned
     for t in range(S):
         if method == "amrb":
-            kept[f"memory {t}"] = memory  # stored: M D numbers
-            kept.pop(f"cache {t - 1}", None)  # dropped
-        memory, readout, kept[f"cache {t}"] = segment_forward(t, memory, params)
-        events.append((f"forward {t}", list(kept)))
+            kept[f"memory {t + 1}"] = memory  # stored: M D numbers
+            kept.pop(f"cache {t}", None)  # dropped: the cache of the segment before
+        memory, readout, kept[f"cache {t + 1}"] = segment_forward(t, memory, params)
+        events.append((f"forward {t + 1}", list(kept)))
     head, grads = {}, {name: np.zeros_like(array) for name, array in params.items()}
     logits = linear_forward(readout[None], "head", params, head)  # (1, 10), a score for every answer
     probabilities = np.exp(logits) / np.exp(logits).sum()
@@ -159,12 +159,12 @@ def loss_and_grads(params, method):
     dreadout = linear_backward(probabilities - np.eye(10)[ANSWER], "head", head, grads)
     dmemory = np.zeros((M, D))  # no segment comes after the last
     for t in reversed(range(S)):
-        if f"cache {t}" not in kept:
-            kept[f"cache {t}"] = segment_forward(t, kept[f"memory {t}"], params)[2]  # replayed
-            events.append((f"replay {t}", list(kept)))
-        dmemory = segment_backward(t, dmemory, dreadout * (t == S - 1), kept.pop(f"cache {t}"), grads)
-        kept.pop(f"memory {t}", None)
-        events.append((f"backward {t}", list(kept)))
+        if f"cache {t + 1}" not in kept:
+            kept[f"cache {t + 1}"] = segment_forward(t, kept[f"memory {t + 1}"], params)[2]  # replayed
+            events.append((f"replay {t + 1}", list(kept)))
+        dmemory = segment_backward(t, dmemory, dreadout * (t == S - 1), kept.pop(f"cache {t + 1}"), grads)
+        kept.pop(f"memory {t + 1}", None)
+        events.append((f"backward {t + 1}", list(kept)))
     grads["memory.init"] += dmemory
     return loss, grads, events
 
@@ -196,5 +196,5 @@ differences = [abs(loss - package[0])] + [np.abs(grads[name] - package[1][names[
 print(f"largest error: finite differences {max(errors):.0e}, against the package {max(differences):.0e}")
 assert loss == bptt_loss and all(np.array_equal(grads[name], bptt_grads[name]) for name in params)
 assert max(errors) < 1e-6 and max(differences) < 1e-10 and np.abs(RF - rn.retention_factors(S)).max() < 1e-10
-assert dict(bptt_events)["forward 3"] == [f"cache {t}" for t in range(S)] and len(events) == 3 * S - 1
-assert dict(events)["forward 3"] == [f"memory {t}" for t in range(S)] + ["cache 3"] and grads["embed.segment"][0].any()
+assert dict(bptt_events)["forward 3"] == ["cache 1", "cache 2", "cache 3"] and len(events) == 3 * S - 1
+assert dict(events)["forward 3"] == ["memory 1", "memory 2", "memory 3", "cache 3"] and grads["embed.segment"][0].any()
