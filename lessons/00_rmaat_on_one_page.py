@@ -28,9 +28,10 @@ params = {name: 0.5 * rng.standard_normal(shape) + ("gain" in name) for name, sh
 
 # %% [markdown]
 # ## Operations and their gradients
-# A forward function saves the numbers that its gradient will need in a **cache**, under its name. A backward function
-# gets `dout`, the gradient of the loss for the forward function's result (`d` always means this). By the chain rule it
-# returns the gradient for the input. It *adds* the parameters' gradients to `grads`: all segments share the parameters.
+# A forward function saves in a **cache**, under the operation's name, the numbers that its gradient needs. A backward
+# function gets `dout`, the gradient of the loss for the forward function's result (`d` before a name means just that).
+# By the chain rule it returns the gradient for the input. It *adds* the gradients of the parameters to `grads`, because
+# all segments share the parameters.
 # %%
 def linear_forward(x, name, params, cache):
     cache[name] = {"x": x, "weight": params[name + ".weight"]}
@@ -61,13 +62,13 @@ def gelu_backward(dout, cache):
 
 # %% [markdown]
 # ## Attention: an astrocyte's short-term plasticity (STP)
-# Astrocytes are brain cells that wrap around synapses and tune them. From each of the N = M + L rows come a query q
-# (what it looks for), a key k (what it is found by) and a value v (what it tells). In *write mode* all rows write into
-# one matrix H = H_neuron + H_astro. **H_neuron** stores values by content, under their keys. **H_astro** stores them by
-# place: every place has learned numbers, `relative`, which the astrocyte blurs over the places near it. **g** is how
-# much all keys together excite the astrocyte. In *read mode* **C** is how much of this excitement a query meets. The
-# feedback **P** = 1 / C divides what the query reads from H, so that it does not grow with N. As all rows share
-# one H, the cost grows as N: no row is compared with every other.
+# Astrocytes are brain cells that wrap around synapses and tune them. Learned weights make of each of the N = M + L rows
+# a query q (what it looks for), a key k (what it is found by) and a value v (what it tells). In *write mode* all rows
+# write into one matrix, H = H_neuron + H_astro. **H_neuron** stores values by content, under their keys. **H_astro**
+# stores them by place: every place has learned numbers, `relative`, which the astrocyte blurs over the places near it.
+# **g** is how much all keys together excite the astrocyte. In *read mode* **C** is how much of this a query meets. The
+# feedback **P** = 1 / C divides what the query reads from H, so that the result does not grow with N. As all rows share
+# one H, no row is compared with every other, and the cost grows as N.
 # %%
 DECAY = np.exp(-0.05 * np.abs(np.arange(M + L)[:, None] - np.arange(M + L)))  # r_ij: near places count more than far
 def phi(u):  # elu(u) + 1 makes positive numbers, so that C is never 0; its slope is min(phi, 1)
@@ -83,8 +84,7 @@ def attention_forward(q, k, v, relative, cache):
     return (phi_q @ H) * P[:, None]
 def attention_backward(dout, cache, grads):
     phi_q, phi_k, phi_r, v, H, g, P = cache["attn"].values()
-    dread, dP = dout * P[:, None], (dout * (phi_q @ H)).sum(axis=1)
-    dC = -dP * P**2  # P = 1 / C
+    dread, dC = dout * P[:, None], -(dout * (phi_q @ H)).sum(axis=1) * P**2  # P = 1 / C, so dC = -dP / C^2
     dphi_q = dread @ H.T + np.outer(dC, g)  # the query reads H, and meets g
     dH, dg = phi_q.T @ dread, phi_q.T @ dC
     dphi_r = v @ dH.T / D  # through H_astro
@@ -97,7 +97,7 @@ def attention_backward(dout, cache, grads):
 # ## The retention factor: long-term plasticity (LTP)
 # LTP is an astrocyte's slow level. Each stimulus raises it, by less each time, until it saturates. A segment counts as
 # a stimulus here. The **retention factor** RF(t, T) is the share of stimulus t in the whole rise by T stimuli. It is
-# the part of what segment t wrote that the memory takes over. Of what the memory held before, 1 - RF stays.
+# the part of what segment t wrote that the memory takes over. Of what it held before, 1 - RF stays.
 # > *Predict, then run: which of three factors is the largest? How much of the first memory do two updates leave?*
 # %%
 LTP = np.array([0, 0.1682939204586, 0.2304138627467, 0.2532474712043])  # after 0 to 3 stimuli
@@ -148,8 +148,8 @@ def loss_and_grads(params, method):
     memory, kept, events = params["memory.init"], {}, []  # the first memory tokens are learned
     for t in range(S):
         if method == "amrb":
-            kept[f"memory {t + 1}"] = memory  # stored: M D numbers
-            kept.pop(f"cache {t}", None)  # dropped: the cache of the segment before
+            kept[f"memory {t + 1}"] = memory  # stored, M D numbers
+            kept.pop(f"cache {t}", None)  # dropped, the cache of the segment before
         memory, readout, kept[f"cache {t + 1}"] = segment_forward(t, memory, params)
         events.append((f"forward {t + 1}", list(kept)))
     head, grads = {}, {name: np.zeros_like(array) for name, array in params.items()}
