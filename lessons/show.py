@@ -1,8 +1,10 @@
-"""What the lessons share: they find the package without installing it, and headings and pictures come out here."""
+"""What the lessons share: they find the package without installing it, print headings, and show or save pictures."""
 
 import os
 import sys
 from pathlib import Path
+
+import numpy as np
 
 try:
     import matplotlib
@@ -10,15 +12,31 @@ try:
 except (ImportError, ValueError) as error:  # ValueError: MPLBACKEND names no backend
     sys.exit(f"the lessons draw with matplotlib, which cannot be imported: {error}")
 
-__all__ = ["heading", "show"]
+__all__ = ["heading", "show", "your_turn"]
 
 NO_WINDOW = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's backends that only write files
 OUT = Path(__file__).resolve().parent / "out"  # for pictures that no window can show
 
 
 def heading(text: str) -> None:
-    """Print the heading of a part, so that the lines of a lesson that runs as a script can be told apart."""
+    """Print the title of a section above its output: as a script, a lesson shows the output and not the text."""
     print(f"\n== {text} ==")
+
+
+def your_turn(answer, right, hint: str):
+    """Say whether the reader's answer is right, and return the right one: in any case the lesson goes on with it.
+
+    answer: None while the blank is empty; hint: the likely mistakes, printed after any other answer than the right one
+    """
+    if answer is None:
+        print("your turn: the blank is still empty; the lesson goes on with the right value")
+    elif np.shape(answer) != np.shape(right):
+        print(f"your turn: not yet. Its shape is {np.shape(answer)}, and should be {np.shape(right)}. {hint}")
+    elif np.allclose(answer, right):
+        print("your turn: right")
+    else:
+        print(f"your turn: not yet. {hint}")
+    return right
 
 
 def why_no_window() -> str | None:
