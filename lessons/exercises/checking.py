@@ -19,7 +19,7 @@ WHERE = "lessons/exercises/exercises.py"
 try:
     from . import exercises
 except SyntaxError as error:
-    pytest.exit(f"{WHERE}, line {error.lineno}: {error.msg}", returncode=1)
+    raise pytest.Collector.CollectError(f"{WHERE}, line {error.lineno}: {error.msg}") from None
 
 
 def fail(message):
