@@ -66,3 +66,27 @@ def test_a_missing_matplotlib_is_one_line(tmp_path):
     assert code == 1 and err.count("\n") == 1 and "no such build" in err
     code, out, err = run(tmp_path / "..", "from show import show", MPLBACKEND="nonsense")
     assert code == 1 and err.count("\n") == 1 and "nonsense" in err
+
+
+BLANK = """
+import numpy as np
+from show import heading, your_turn
+heading("How close?")
+print(your_turn(ANSWER, np.array([1.0, 2.0]), "Did you divide by 2 h?"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("None", "the blank is still empty"),
+        ("[1, 2 + 1e-9]", "right"),
+        ("[1, 2.1]", "not yet. Did you divide by 2 h?"),
+        ("[1, np.nan]", "not yet. Did"),
+        ("2.0", "not yet. Its shape is (), and should be (2,). Did you divide by 2 h?"),
+    ],
+)
+def test_a_blank_is_checked_at_once_and_the_lesson_goes_on(tmp_path, answer, said):
+    code, out, err = run(tmp_path, BLANK.replace("ANSWER", answer), MPLBACKEND="Agg")
+    assert (code, err) == (0, "") and out[:2] == ["", "== How close? =="]
+    assert out[2].startswith(f"your turn: {said}") and out[3] == "[1. 2.]"
