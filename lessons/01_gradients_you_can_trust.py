@@ -100,7 +100,7 @@ show(figure, "01_gradients_you_can_trust_step")
 #
 # 1. **The slope of another gelu.** The package computes gelu with tanh. The slope below belongs to the form with the
 #    error function. In a plot one can hardly tell the two functions apart.
-# 2. **The variance of another layer norm.** Layer norm divides by the width D. In many libraries, `var` divides by
+# 2. **The variance of another layer norm.** Layer norm divides by the width D. In some libraries, `var` divides by
 #    D - 1. Take the gradient of one and the result of the other, and a small part of the gradient is wrong.
 # 3. **Attention with a path missing.** Attention divides by C, which depends on the keys too (lesson 00). We let the
 #    backward function forget that path.
@@ -169,7 +169,7 @@ show(figure, "01_gradients_you_can_trust_threshold")
 #
 # A backward function is a function of `dout`. One `dout` tests one combination of the outputs. The tempting one is all
 # ones: then the gradient is that of the sum. But a fresh layer norm has gain 1 and bias 0, so its outputs sum to 0 in
-# each row, whatever x is. Below, a backward function forgets to take out the part along xhat.
+# each row, whatever x is. Below, a backward function forgets to take out the part along xhat, the normalised row.
 #
 # > *Predict, then run: what is the true gradient of that sum? Does a check with all ones reject the wrong function?*
 
@@ -184,15 +184,16 @@ for name, dout in {"all ones": np.ones_like(x), "random": rng.standard_normal(x.
     print(f"dout {name:8}: largest true gradient {abs(numeric).max():.0e}, wrong one accepted: {accepted[name]}")
 
 # %% [markdown]
-# ## The whole model in two evaluations
+# ## The whole model, two evaluations
 #
-# A check of every number of a model takes two evaluations of the loss per parameter. A **directional derivative** takes
-# two in all: move all parameters together along a random direction d. The loss must change by the sum of gradient
-# times d. This says that something is wrong, and not where. A direction within one parameter array says where.
-# We make one gradient 1 % too large, that of `attn.rel.weight` (`relative` in lesson 00) in block 1, and look for it.
+# The model is that of lesson 00 with two blocks, block 0 and block 1. To check every number of its gradient takes two
+# evaluations of the loss per parameter. A **directional derivative** takes two in all: move all parameters together
+# along a random direction d. The loss must change by the sum of gradient times d. This tells that something is wrong,
+# and not where. A direction within one parameter array tells where. We make one gradient 1 % too large, that of
+# `attn.rel.weight` (`relative` in lesson 00) in block 1, and look for it.
 
 # %%
-heading("The whole model in two evaluations")
+heading("The whole model, two evaluations")
 cfg = rn.Config(vocab_size=16, num_classes=4, d_model=16, d_ff=32, segment_length=8, num_segments=3, num_memory=4)
 params = rn.init_params(cfg, dtype="float64")
 tokens, labels = rng.integers(1, 16, (4, cfg.max_length)), np.arange(4)  # four sequences, and their answers

@@ -23,7 +23,8 @@
 #   synapses, with the x of the neuron on their other side.
 # - psi(p) = 0.3 tanh(p) is how the astrocyte acts back on the synapse.
 # - kappa(s) is how the synapse drives the astrocyte: tanh(s) above 0, and 0 below.
-# - T says how strongly STP at one synapse drives STP at another. The last section looks at it.
+# - T says how strongly STP at one synapse drives STP at another. The last section looks at it. (It is not the number T
+#   of segments in RF(t, T).)
 #
 # Read beside this: `rmaat_np/plasticity.py`, where `macro_model_step` is this table, line by line. The papers leave the
 # constants open. These are this package's.

@@ -6,7 +6,7 @@
 # It cannot, if "looks at" means that N^2 weights are written down. Linear attention never asks for the weights. They
 # are only wanted multiplied by the values V. A product of three matrices may be bracketed from the right as well as
 # from the left. Below we see what the weights are, do without them, and check that nothing changed. Then we look at
-# what is lost: not accuracy, but sharpness.
+# what is lost: not the precision of the result, but sharpness.
 #
 # In lesson 00 attention had one **head**. Usually it has several. Each of h heads gets its own m of the D columns of
 # the queries, keys and values, with m = D / h. The heads work apart, and their results stand side by side.
@@ -48,8 +48,9 @@ print(f"{softmax_weights.size} weights for {N} rows; each row of weights sums to
 # %% [markdown]
 # ## Taking exp apart
 #
-# exp(q . k) ties q and k together: it has to be computed for each pair. Replace it by phi(q) . phi(k). The **feature
-# map** phi(u) = elu(u) + 1 of lesson 00 makes positive numbers, so that the product can serve as a weight. Then
+# exp(q . k) ties q and k together: it has to be computed for each pair. Replace it by phi(q) . phi(k). phi is the
+# **feature map** of lesson 00: u + 1 for u above 0, exp(u) below. It makes positive numbers, so that the product can
+# serve as a weight. Then
 #
 # $$ \sum_j \big(\phi(q_i) \cdot \phi(k_j)\big)\, v_j \;=\; \phi(q_i) \Big( \sum_j \phi(k_j)\, v_j^T \Big) $$
 #
@@ -58,10 +59,10 @@ print(f"{softmax_weights.size} weights for {N} rows; each row of weights sums to
 #
 # - write: H = 1/m sum_j (phi(k_j) + phi(r_j)) v_j^T. Its two parts are H_neuron (from k) and H_astro (from r, the
 #   place: lesson 04). Besides, the astrocyte responds to all keys with g = (sum_j phi(k_j))^alpha. The exponent
-#   **alpha** is a setting of the model. It is 1 unless one sets it, as in lesson 00.
+#   **alpha** is a setting of the model. It is 1 in lesson 00, and everywhere else unless one sets it.
 # - read: y_i = P_i phi(q_i) H, with C_i = phi(q_i) . g and the feedback P_i = 1 / C_i.
 #
-# Write H for one head and without H_astro:
+# Now write H yourself, for one head and without H_astro.
 
 # %%
 heading("Taking exp apart")
@@ -150,7 +151,7 @@ show(figure, "03_attention_in_linear_time_weights")
 # The weights blur. Something else has to bring sharpness back: several heads and blocks, a distinct place for every row
 # (lesson 04), and segments so short that m x m numbers hold what matters (lesson 06).
 #
-# ## What it saves: time and bytes
+# ## What it saves: measured
 #
 # Two heads of width 16 and one sequence. N goes from 4 to 4,096 for softmax, and on to 32,768 for linear attention. The
 # bytes are those of the cache, the bill of training: they are the same on every machine. The times are this machine's,
@@ -160,7 +161,7 @@ show(figure, "03_attention_in_linear_time_weights")
 # > four rows?*
 
 # %%
-heading("What it saves: time and bytes")
+heading("What it saves: measured")
 FUNCTIONS = {
     "softmax": lambda rows: attention.softmax_attention_forward(*rows, None, 2)[1],
     "linear": lambda rows: attention.astromorphic_attention_forward(*rows, None, None, 2)[1],
@@ -196,7 +197,7 @@ show(figure, "03_attention_in_linear_time_cost")
 # ## What can go wrong here
 #
 # - *"Linear attention is an approximation of softmax attention."* It is another function, computed exactly. It equals
-#   its own quadratic form to 1e-10, and is far from softmax, as the two weight matrices show.
+#   the form with all N^2 weights to 1e-10, and is far from softmax, as the two weight matrices show.
 # - *"The weights of a row sum to 1."* Without H_astro they sum to 1/m. With H_astro they sum to more, because C counts
 #   only the keys. Do not read them as probabilities.
 # - *"Linear is always faster."* Not for few rows: at the left ends of the curves softmax is, because it makes fewer

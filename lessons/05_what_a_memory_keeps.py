@@ -193,8 +193,8 @@ axis.legend(frameon=False, loc="lower right")
 show(figure, "05_what_a_memory_keeps_heard")
 
 # %% [markdown]
-# `none`, a single writer in the table, hears segment 1 best of all: the network writes again what it reads. What `none`
-# keeps is what the blocks copy. They can learn to copy, but the update gives no help.
+# Of all modes `none` hears segment 1 best, although it has a single writer in the table: the network writes again what
+# it reads. What `none` keeps is what the blocks copy. They can learn to copy, but the update gives no help.
 #
 # `scale` shrinks the memory before every segment. Yet far more than the product is left of segment 1. A pre-norm block
 # normalises the memory tokens before attention sees them, and so undoes the shrinking. Only the residual connection
