@@ -28,8 +28,8 @@ N, D = 64, 64  # rows; width, with one head unless said otherwise
 # %% [markdown]
 # ## The decay
 #
-# Row i of r says how much of each row of Wrel gets into the features of place i. (The memory tokens have places too, the
-# first ones.) The sum of row i tells, roughly, how many places are mixed together. For a place in the middle of a long
+# Row i of r says how much of each row of Wrel gets into the features of place i. (The memory tokens have the first
+# places.) The sum of row i tells, roughly, how many places are mixed together. For a place in the middle of a long
 # sequence it is a geometric series on each side, with q = exp(-scale).
 
 # %%
