@@ -1,8 +1,8 @@
 """The lessons as notebooks that run from any folder inside a clone, with their pictures and, if wanted, their output.
 
-    pip install jupytext nbconvert ipykernel
-    python lessons/notebooks.py --out lessons/notebooks            # the text and the code
-    python lessons/notebooks.py --out lessons/notebooks --execute  # with what the code prints and draws
+pip install jupytext nbconvert ipykernel
+python lessons/notebooks.py --out lessons/notebooks            # the text and the code
+python lessons/notebooks.py --out lessons/notebooks --execute  # with what the code prints and draws
 """
 
 import argparse

@@ -13,32 +13,76 @@ from pathlib import Path
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 SLIDES = (  # the picture, and what it says
-    ("rmaat", "RMAAT reads a sequence in segments, hands memory tokens on, and runs each segment again for its gradient."),
-    ("01_gradients_you_can_trust_step", "A finite difference has a best step: below it rounding wins, above it the curve."),
-    ("01_gradients_you_can_trust_threshold", "Right and wrong gradients lie far apart, and the threshold belongs into the gap."),
-    ("01_gradients_you_can_trust_direction", "One random direction for each array finds the array whose gradient is wrong."),
-    ("02_a_tripartite_synapse_cycles", "Neurons, synapses and STP forget a stimulus; LTP climbs with each, by less each time."),
+    (
+        "rmaat",
+        "RMAAT reads a sequence in segments, hands memory tokens on, and runs each segment again for its gradient.",
+    ),
+    (
+        "01_gradients_you_can_trust_step",
+        "A finite difference has a best step: below it rounding wins, above it the curve.",
+    ),
+    (
+        "01_gradients_you_can_trust_threshold",
+        "Right and wrong gradients lie far apart, and the threshold belongs into the gap.",
+    ),
+    (
+        "01_gradients_you_can_trust_direction",
+        "One random direction for each array finds the array whose gradient is wrong.",
+    ),
+    (
+        "02_a_tripartite_synapse_cycles",
+        "Neurons, synapses and STP forget a stimulus; LTP climbs with each, by less each time.",
+    ),
     ("02_a_tripartite_synapse_distance", "An astrocyte passes activity on to the synapses around, less with distance."),
-    ("03_attention_in_linear_time_weights", "Softmax can single out one key; linear attention gives every key a share."),
-    ("03_attention_in_linear_time_cost", "Softmax grows with the square of the rows, linear attention with their number."),
+    (
+        "03_attention_in_linear_time_weights",
+        "Softmax can single out one key; linear attention gives every key a share.",
+    ),
+    (
+        "03_attention_in_linear_time_cost",
+        "Softmax grows with the square of the rows, linear attention with their number.",
+    ),
     ("04_where_am_i_decay", "The scale of the decay says how many places are mixed into one."),
     ("04_where_am_i_order", "Reverse the tokens: with H_astro every row notices, without it none does."),
     ("04_where_am_i_share", "At a small scale a reading that aims at one row takes most from its neighbours."),
-    ("05_what_a_memory_keeps_factors", "A longer sequence cuts the same LTP curve into thinner slices: the factors sum to 1."),
-    ("05_what_a_memory_keeps_update", "The update alone: `integrate` keeps something of every segment, `none` only the last."),
-    ("05_what_a_memory_keeps_heard", "The whole model: what a segment writes starts from the memory, so old words survive."),
+    (
+        "05_what_a_memory_keeps_factors",
+        "A longer sequence cuts the same LTP curve into thinner slices: the factors sum to 1.",
+    ),
+    (
+        "05_what_a_memory_keeps_update",
+        "The update alone: `integrate` keeps something of every segment, `none` only the last.",
+    ),
+    (
+        "05_what_a_memory_keeps_heard",
+        "The whole model: what a segment writes starts from the memory, so old words survive.",
+    ),
     ("06_segments_and_time_forward", "A change in segment 4 reaches the later segments in the memory tokens alone."),
     ("06_segments_and_time_back", "The gradient goes back the same way, and what arrives depends on the update."),
     ("06_segments_and_time_bill", "BPTT keeps a cache for every segment: twice the segments, twice the memory."),
-    ("07_replay_lives", "AMRB keeps the memory tokens, drops the caches, and builds each again when its gradient is due."),
+    (
+        "07_replay_lives",
+        "AMRB keeps the memory tokens, drops the caches, and builds each again when its gradient is due.",
+    ),
     ("07_replay_bill", "AMRB's memory hardly grows with the segments; its price is one more run of each but the last."),
     ("08_training_on_listops_curves", "Over five segments `none` learns faster than `integrate`."),
     ("08_training_on_listops_operators", "An accuracy is to be compared with guessing, operator by operator."),
-    ("08_training_on_listops_probes", "A probe says what is there; what training added is the gap to the untrained memory."),
+    (
+        "08_training_on_listops_probes",
+        "A probe says what is there; what training added is the gap to the untrained memory.",
+    ),
     ("09_the_same_code_on_a_gpu_clocks", "Host and device run side by side until the host asks for a number."),
     ("09_the_same_code_on_a_gpu_waits", "A training step never waits; one stray habit makes it wait dozens of times."),
-    ("10_a_million_tokens", "With AMRB the caches stay as they are, and the buffer grows by four bytes a token."),
-)  # fmt: skip
+    ("10_a_million_tokens_time", "The time for one token is about the same, however long the sequence."),
+    (
+        "10_a_million_tokens_memory",
+        "With AMRB the caches stay as they are, and the buffer grows by four bytes a token.",
+    ),
+    (
+        "10_a_million_tokens_segments",
+        "Short segments make a long buffer, long ones a large cache: the best length is between.",
+    ),
+)
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -1,5 +1,6 @@
 """Every lesson runs as a script and holds its own asserts; and each has the form that the syllabus promises."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
 ONE_PAGE = LESSONS[0]  # all of the model without the package: its picture is drawn by diagram.py
+NOTEBOOKS = ROOT / "lessons" / "notebooks.py"
 SECONDS = 60  # of processor time: what other programs on the machine do must not matter
 
 
@@ -38,6 +40,50 @@ def test_form_of_a_lesson(path):
     assert "# **The question: " in text and "# Read beside this: " in text and "can go wrong" in text
     last_cell = re.split(r"^# %%.*$", text, flags=re.M)[-1]
     assert "\nassert " in last_cell or "\n    assert " in last_cell
+
+
+@pytest.mark.parametrize("path", LESSONS[1:], ids=lambda path: path.stem)
+def test_a_lesson_asks_and_leaves_a_line_to_write(path):
+    text = path.read_text(encoding="utf-8")
+    if "Predict, then run" not in text:
+        pytest.skip("not yet rewritten")
+    assert text.count("Predict, then run") >= 2
+    assert len(re.findall(r"^\w+ = None  # your turn: .+", text, flags=re.M)) == 1
+    assert len(re.findall(r"\byour_turn\(", text)) == 1
+    first_cell = text.split("\n# %%\n")[1]
+    sections = len(re.findall(r"^# ## (?!What can go wrong)", text, flags=re.M))
+    assert "heading" in first_cell and text.count("\nheading(") >= sections - 1
+
+
+@pytest.mark.slow
+def test_a_lesson_runs_as_a_notebook(tmp_path):
+    """Made in another folder, executed, and without a path of this machine in it."""
+    for name in ("jupytext", "nbconvert", "ipykernel"):
+        pytest.importorskip(name)
+    command = [sys.executable, NOTEBOOKS, "00", "01", "--out", tmp_path / "notebooks", "--execute"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for path in LESSONS[:2]:
+        text = (tmp_path / "notebooks" / f"{path.stem}.ipynb").read_text(encoding="utf-8")
+        assert str(ROOT) not in text and str(tmp_path) not in text
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["execution_count"] for cell in cells)
+        assert "image/png" in text  # lesson 00 shows the diagram, lesson 01 draws
+
+
+def test_a_notebook_finds_the_clone_or_says_what_to_install(tmp_path):
+    cell = re.search(r'FIND_CLONE = """(.*?)"""', NOTEBOOKS.read_text(encoding="utf-8"), flags=re.S)[1]
+    (tmp_path / "clone" / "lessons").mkdir(parents=True)
+    (tmp_path / "clone" / "lessons" / "show.py").write_text("", encoding="utf-8")
+    inside = tmp_path / "clone" / "my" / "notes"
+    inside.mkdir(parents=True)
+    for folder, found in ((inside, True), (tmp_path / "clone" / "lessons", True), (tmp_path, False)):
+        command = [sys.executable, "-c", cell + "\nprint(sys.path[0])"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if found:
+            assert Path(done.stdout.strip()).samefile(tmp_path / "clone" / "lessons")
+        else:
+            assert done.returncode == 1 and done.stderr.count("\n") == 1 and "git clone" in done.stderr
 
 
 def test_the_model_on_one_page_takes_200_lines_and_numpy_alone():
@@ -68,12 +114,36 @@ def test_a_wrong_line_on_the_one_page_is_caught(tmp_path):
 
 
 def test_the_syllabus_names_every_lesson():
-    syllabus = (ROOT / "lessons" / "README.md").read_text()
+    syllabus = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
     assert len(LESSONS) == 11
     for path in LESSONS:
-        assert f"[{path.stem}]({path.name})" in syllabus
+        assert f"| [{path.stem}]({path.name}) |" in syllabus
     for name in re.findall(r"`(rmaat_np/[\w/]+\.py)`", syllabus):
         assert (ROOT / name).exists(), name
+
+
+def test_the_exercises_table_names_every_exercise():
+    listed = re.findall(
+        r"^\| (\d\d[ab]?) `(\w+)` \|", (ROOT / "lessons/README.md").read_text(encoding="utf-8"), flags=re.M
+    )
+    checks = (ROOT / "lessons/exercises/test_exercises.py").read_text(encoding="utf-8")
+    assert listed == re.findall(r"^def test_(\d\d[ab]?)_(\w+)", checks, flags=re.M)
+
+
+def test_teaching_points_to_what_is_there():
+    """At most 200 lines; three misreadings a lesson, each shown under a heading that the lesson has."""
+    text = (ROOT / "lessons" / "TEACHING.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    misreadings = text.partition("## Three misreadings a lesson")[2]
+    rows = re.findall(r"^\| (\d\d|) \| .* \| (.*) \|$", misreadings, flags=re.M)
+    assert [number for number, _ in rows] == [part for path in LESSONS for part in (path.stem[:2], "", "")]
+    for i, (_, where) in enumerate(rows):
+        lesson = LESSONS[i // 3].read_text(encoding="utf-8")
+        for heading in re.findall(r"\*([^*]+)\*", where):
+            assert f"# ## {heading}" in lesson, f"{LESSONS[i // 3].stem} has no heading {heading!r}"
+    slides = (ROOT / "lessons" / "slides.py").read_text(encoding="utf-8")
+    for slide in re.findall(r"`(\d\d_\w+)`", text):
+        assert f'("{slide}"' in slides, slide
 
 
 def test_the_pictures_are_small():
