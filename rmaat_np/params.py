@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 
 from . import backend
-from .config import Config
+from .config import Config, check_config
 from .errors import InputError, check_integer
 
 DTYPES = ("float32", "float64")
@@ -22,7 +22,8 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
         head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
     Raises: InputError for a negative seed, or a dtype other than float32 or float64.
     """
-    check_integer("seed", seed, 0)
+    check_config(cfg)
+    seed = check_integer("seed", seed, 0)
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}")
     rng = np.random.default_rng(seed)
@@ -112,7 +113,7 @@ def check_params(params: dict, cfg: Config, source: str = "params") -> None:
             f"{source} is a {type(params).__name__}, but it must be a dict of arrays; convert it by dict()"
         )
     expected = _shapes(cfg)
-    for name in sorted(expected.keys() ^ params.keys()):
+    for name in sorted(expected.keys() ^ params.keys(), key=str):
         said = "lacks" if name in expected else "has a surplus"
         raise InputError(f"{source} {said} parameter {name}: it belongs to another configuration")
     for name, shape in expected.items():
