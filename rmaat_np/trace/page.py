@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import backend
 from ..config import Config
-from ..data import TASKS, Dataset
+from ..data import Dataset
 from ..data.batches import BatchOrder
 from ..errors import InputError
 from ..segments import Shard, check_tokens, cut_shards, shard_size
@@ -82,7 +82,7 @@ def _show_tokens(dataset: Dataset, sequence, t: int, length: int) -> str:
     """A segment's tokens as text where the task has any, else as ids."""
     tokens = sequence[t * length : (t + 1) * length]
     tokens = tokens[tokens > 0]
-    return dataset.decode(tokens) if TASKS[dataset.task].as_text else " ".join(map(str, tokens.tolist()))
+    return dataset.decode(tokens) if dataset.as_text else " ".join(map(str, tokens.tolist()))
 
 
 def _round_all(array) -> list[float]:
