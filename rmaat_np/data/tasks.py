@@ -23,6 +23,7 @@ class Task:
     expected: the files that a user must provide, as a tree; empty if there are none
     as_text: True when a row reads as text, False when it is a picture
     rows: at least so many have train, val and test of the whole data set; None if there is none to read
+    classes: what each label means, in words; empty where the label is itself the answer, a digit
     Raises: both functions raise InputError naming what is missing or wrong.
     """
 
@@ -31,6 +32,7 @@ class Task:
     expected: str
     as_text: bool
     rows: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
@@ -110,6 +112,7 @@ TASKS = {
         text.EXPECTED,
         as_text=True,
         rows=(22_500, 2_500, 25_000),
+        classes=("the review is negative", "the review is positive"),
     ),
     "retrieval": Task(
         _load_files(retrieval),
@@ -117,6 +120,7 @@ TASKS = {
         retrieval.EXPECTED,
         as_text=True,
         rows=(147_086, 18_090, 17_437),
+        classes=("neither paper cites the other", "one paper cites the other"),
     ),
     "image": Task(
         _load_files(image),
@@ -124,9 +128,15 @@ TASKS = {
         image.EXPECTED,
         as_text=False,
         rows=(45_000, 5_000, 10_000),
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
     "pathfinder": Task(  # of the 200,000 easy images, one is empty in the release
-        _load_pathfinder, _find_pathfinder, pathfinder.EXPECTED, as_text=False, rows=(160_000, 19_999, 19_999)
+        _load_pathfinder,
+        _find_pathfinder,
+        pathfinder.EXPECTED,
+        as_text=False,
+        rows=(160_000, 19_999, 19_999),
+        classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
     ),
     "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], "", as_text=True),
 }
