@@ -144,7 +144,7 @@ def _size_lines(steps: dict[str, TracedStep]) -> list[str]:
 def _compare(one: int, other: int) -> str:
     """How one number of bytes compares with the other."""
     if not one:
-        return "nothing"
+        return "there are none"
     ratio, word = (other / one, "less") if one <= other else (one / other, "more")
     if ratio < 1.05:
         return "about as much"

@@ -143,3 +143,11 @@ def test_a_pair_task_is_recorded_with_the_words_of_its_answers():
     assert recording["answer"] in turn["says"] and turn["nbytes"] == 0 and turn["segment"] == 2
     assert [u["short"].split()[0] for u in recording["updates"]] == ["takes", "takes"]
     assert len(steps["amrb"].events) == 7 * 3 - 1
+
+
+def test_a_model_without_memory_tokens_is_described_too():
+    cfg = config(num_memory=0, pooling="mean")
+    params, tokens, labels = batch(cfg)
+    steps = {method: trace_step(params, cfg, tokens, labels, method) for method in ("amrb", "bptt")}
+    lines = word_lines(steps, trace_row(params, cfg, tokens, labels, 0, 0), "")
+    assert lines[2].endswith("the memory tokens of one segment: 0 B, there are none")
