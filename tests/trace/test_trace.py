@@ -327,9 +327,9 @@ def check_what_is_at_hand(tab, recording):
     last = len(recording["tokens"]) - 1
     tab.evaluate("document.getElementById('amrb').click()")
     tab.press("Home")
-    pictures = {}
+    pictures, differences = {}, set()
     for e in recording["methods"]["amrb"]:
-        (hand, _, pixels), (change, visibility, _) = json.loads(tab.evaluate(HAND))
+        (hand, _, pixels), (change, visibility, difference) = json.loads(tab.evaluate(HAND))
         t, runs_on = e["segment"], e["event"] == "forward" and e["segment"] < last
         assert change == (str(t) if runs_on else "") and visibility == ("visible" if runs_on else "hidden")
         wanted = {
@@ -341,7 +341,9 @@ def check_what_is_at_hand(tab, recording):
         if e["event"] in wanted or runs_on:
             assert hand == (f"memory {t + 1}" if runs_on else wanted[e["event"]])
         assert pictures.setdefault(hand, pixels) == pixels
+        differences |= {difference} if runs_on else set()
         tab.press("ArrowRight")
+    assert len(differences) == last and not differences & set(pictures.values())
     assert len(set(pictures.values())) == len(pictures) == 2 * (last + 1)
 
 
