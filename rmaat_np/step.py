@@ -89,8 +89,8 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     dtype = params["embed.token"].dtype
     shards = cut_shards(sequences, None, cfg, dtype, shard_size(cfg, count, workers), None)
     logits = backend.xp.empty((count, cfg.num_classes), dtype=dtype)
-    for examples, shard_logits in _map_in_order(partial(_shard_logits, params, phi_r), shards, workers):
-        logits[backend.to_device(examples)] = shard_logits
+    for examples, found in _map_in_order(partial(shard_logits, params, phi_r), shards, workers):
+        logits[backend.to_device(examples)] = found
     return logits
 
 
@@ -134,7 +134,11 @@ def _add(total: Gradients, other: Gradients) -> None:
         total.phi_r[layer] += gradient
 
 
-def _shard_logits(params, phi_r, shard: Shard):
+def shard_logits(params: dict, phi_r: list, shard: Shard):
+    """The way forward alone: no cache is kept beyond the segment at hand.
+
+    Shapes: phi_r: for each layer (M + L, D) -> the rows of the batch (examples,), their logits (examples, C)
+    """
     memory, z = first_memory(params, shard), empty_readout(params, shard)
     for t in range(shard.num_segments):
         memory, readout, _ = segment_forward(params, phi_r, shard.cfg, shard.segment(t), memory)

@@ -23,6 +23,7 @@ class Task:
     options: the name of every option, with its type; numbers are 1 or more
     expected: the files that a user must provide, as a tree; empty if there are none
     rows: at least so many have train, val and test of the whole data set; None if there is none to read
+    classes: what each label means, in words; empty where the label is itself the answer, a digit
     Raises: both functions raise InputError naming what is missing or wrong.
     """
 
@@ -31,6 +32,7 @@ class Task:
     options: dict[str, type]
     expected: str = ""
     rows: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
@@ -143,6 +145,7 @@ TASKS = {
         FROM_FILES,
         text.EXPECTED,
         rows=(22_500, 2_500, 25_000),
+        classes=("the review is negative", "the review is positive"),
     ),
     "retrieval": Task(
         _load_files(retrieval),
@@ -150,6 +153,7 @@ TASKS = {
         FROM_FILES,
         retrieval.EXPECTED,
         rows=(147_086, 18_090, 17_437),
+        classes=("neither paper cites the other", "one paper cites the other"),
     ),
     "image": Task(
         _load_files(image),
@@ -157,6 +161,7 @@ TASKS = {
         FROM_FILES,
         image.EXPECTED,
         rows=(45_000, 5_000, 10_000),
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
     "pathfinder": Task(
         _load_pathfinder,
@@ -164,6 +169,7 @@ TASKS = {
         {"source": str, "difficulty": str, "images": int},
         pathfinder.EXPECTED,
         rows=(160_000, 19_999, 19_999),  # of the 200,000 easy images, one is empty in the release
+        classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
     ),
     "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], {"class_within": int, "length": int}),
 }
