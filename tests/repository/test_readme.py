@@ -58,7 +58,7 @@ def test_the_start_stands_near_the_top():
 @each_page
 def test_links_and_anchors(page):
     links = re.findall(r"\]\(([^)\s]+)\)", parts(page)[0])
-    assert links
+    assert links or page.name != "README.md"
     for link in links:
         if link.startswith("https://"):
             continue
