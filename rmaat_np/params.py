@@ -42,9 +42,11 @@ def _shapes_and_stds(cfg: Config) -> dict:
     D, N, M = cfg.d_model, cfg.num_memory + cfg.segment_length, cfg.num_memory
     spec: dict = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
     if cfg.segment_embedding:
-        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")  # at first all segments are alike (measured: README)
+        # at first all segments are alike (measured: lessons/results/README.md)
+        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")
     if M:
-        # half the std of embed.token: then the first segments' writing is not drowned by these (measured: README)
+        # half the std of embed.token: then the first segments' writing is not drowned by these
+        # (measured: lessons/results/README.md)
         spec |= {"memory.init": ((M, D), 0.25)} | _norm("memory.norm", D)
     if cfg.pooling == "mean":
         spec |= _norm("out.norm", D)
@@ -68,7 +70,7 @@ def _attention_out_std(cfg: Config) -> float:
     """Standard deviation of attn.out.weight: a quarter of 1 / sqrt(D), divided by the scale of Y (decided).
 
     H carries 1/m, so Y is smaller by 1/m. Without P = 1/C, Y is a sum over N rows. The quarter: an attention branch as
-    large as the residual stream drowns the memory that the stream carries (measured: README).
+    large as the residual stream drowns the memory that the stream carries (measured: lessons/results/README.md).
     """
     if cfg.attention == "softmax":
         scale_of_y = 1.0
