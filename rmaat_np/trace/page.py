@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Config
-from ..data import Dataset
+from ..data import TASKS, Dataset
 from ..data.batches import BatchOrder
 from ..errors import InputError
 from ..segments import shard_size
