@@ -4,13 +4,15 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 try:
     import matplotlib
     from matplotlib import pyplot
 except (ImportError, ValueError) as error:  # ValueError: MPLBACKEND names no backend
     sys.exit(f"the lessons draw with matplotlib, which cannot be imported: {error}")
 
-__all__ = ["show"]
+__all__ = ["heading", "show", "your_turn"]
 
 NO_WINDOW = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's backends that only write files
 
@@ -18,6 +20,27 @@ if folder := os.environ.get("LESSON_PICTURES"):
     Path(folder).mkdir(parents=True, exist_ok=True)  # before an hour of computing, not after it
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def heading(text: str) -> None:
+    """Print the title of a section above its output: as a script, a lesson shows the output and not the text."""
+    print(f"\n== {text} ==")
+
+
+def your_turn(answer, right, hint: str):
+    """Say whether the reader's answer is right, and return the right one: in any case the lesson goes on with it.
+
+    answer: None while the blank is empty; hint: the likely mistakes, printed after any other answer than the right one
+    """
+    if answer is None:
+        print("your turn: the blank is still empty; the lesson goes on with the right value")
+    elif np.shape(answer) != np.shape(right):
+        print(f"your turn: not yet. Its shape is {np.shape(answer)}, and should be {np.shape(right)}. {hint}")
+    elif np.allclose(answer, right):
+        print("your turn: right")
+    else:
+        print(f"your turn: not yet. {hint}")
+    return right
 
 
 def show(figure, name: str) -> None:
