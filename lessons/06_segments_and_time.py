@@ -82,9 +82,9 @@ print(f"norms of the two paths: past the blocks {np.linalg.norm(past_the_blocks)
 # ## The way forward: the memory hands over
 #
 # `loss_and_grads` takes an **observer**: a function that it calls at every event of a training step. At "forward" a
-# segment brings the memory tokens that it hands over. We change four tokens of segment 4 (counted from 1), run
-# again, and compare the memory tokens. We do so for three memory updates of lesson 05: `integrate`; `none`, which takes
-# over what a segment wrote; `scale`, which takes over r times what it wrote, and nothing of the old memory.
+# segment brings the memory tokens that it hands over. We change four tokens of segment 4 (counted from 1), run again,
+# and compare the memory tokens. We do so for three memory updates of lesson 05: `integrate`; `none`, which takes over
+# what a segment wrote; `scale`, which takes over r times what it wrote, and nothing of the old memory.
 #
 # > *Predict, then run: from which segment on do the memory tokens differ? With which update does the change fade?*
 
