@@ -103,9 +103,7 @@ show(figure, "08_training_on_listops_curves")
 
 # %%
 heading("What an accuracy is made of")
-guess_max = (
-    None  # your turn: the probability that the largest of 8 digits is a 9; a digit is 0 to 9, all equally likely
-)
+guess_max = None  # your turn: the probability that the largest of 8 digits is a 9 (digits 0 to 9, equally likely)
 hint = "0.8 counts rows with two nines twice. No digit is a 9 with probability 0.9 ** 8: take the rest."
 guess_max = your_turn(guess_max, 1 - 0.9**8, hint)
 print(f"the largest of 8 digits is a 9 with probability {guess_max:.2f}")
