@@ -200,10 +200,11 @@ show(figure, "06_segments_and_time_bill")
 #
 # ## Sequences of different lengths
 #
-# In a batch the sequences end in different segments. A sequence is *active* in a segment if it has tokens there. After
-# its last segment it is read out and takes no further part. A shard is sorted by the number of segments, longest first.
-# So the active sequences are always its first rows, and no work is done on those that have ended. T is the number of
-# segments of one sequence. Each sequence has its own T, so it has its own retention factors RF(t, T).
+# In a batch shorter sequences are filled up with 0, the padding. So they end in different segments. A sequence is
+# *active* in a segment if it has tokens there. After its last segment it is read out and takes no further part. A shard
+# is sorted by the number of segments, longest first. So the active sequences are always its first rows, and no work is
+# done on those that have ended. T is the number of segments of one sequence. Each sequence has its own T, so it has its
+# own retention factors RF(t, T).
 
 # %%
 heading("Sequences of different lengths")
@@ -211,7 +212,7 @@ lengths = [48, 40, 33, 17, 16, 3]
 ragged_cfg = replace(cfg, num_segments=3)
 ragged_params = rn.init_params(ragged_cfg, dtype="float64")
 ragged = rng.integers(1, cfg.vocab_size, (6, 48)) * (np.arange(48) < np.array(lengths)[:, None])
-(shard,) = segments.cut_shards(ragged, labels[:6], ragged_cfg, "float64", size=6)  # 0 is padding
+(shard,) = segments.cut_shards(ragged, labels[:6], ragged_cfg, "float64", size=6)
 print(f"lengths {lengths}: active in segments 1, 2, 3 and after them: {shard.num_active}")
 for T in (3, 2, 1):
     print(f"  T = {T}: the memory takes over {np.round(rn.retention_factors(T), 3)} of what each segment writes")

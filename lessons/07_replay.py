@@ -35,9 +35,9 @@ labels = rng.integers(0, cfg.num_classes, 8)
 SEED, STEP = 0, 41  # they name the dropout masks of this training step
 
 # %% [markdown]
-# The model has **dropout** 0.2. In training, dropout sets each number to 0 with probability 0.2, and divides the others
-# by 0.8, so that the mean stays. The model then cannot rely on any single number. The pattern of zeros is called a
-# **mask**. It is drawn anew in each training step. In this lesson dropout is the difficult part.
+# The model has **dropout** 0.2. In training, dropout sets each number that a layer hands on to 0 with probability 0.2,
+# and divides the others by 0.8, so that the mean stays. The model then cannot rely on any single number. The pattern of
+# zeros is called a **mask**. It is drawn anew in each training step. In this lesson dropout is the difficult part.
 #
 # ## What is stored, dropped, rebuilt
 #
