@@ -3,10 +3,12 @@
 #
 # **The question: attention sums over rows in any order. How does the model know which row stood where?**
 #
-# In lesson 03 we turned keys and values around and the outputs stayed. A sum has no order. RMAAT gives it one by a
-# second term in what is written: H = H_neuron + H_astro. Astrocytes wrap many synapses, and each synapse is felt by
-# those nearby, less with distance: r_ij = exp(-|i - j| scale). From r come the features phi(R), R = r Wrel with trained
-# Wrel, one vector per row. One number in this, the scale, decides whether a model can find a single token at all.
+# In lesson 03 the last asserts turned keys and values around, and the outputs stayed. A sum has no order. RMAAT gives
+# it one by the second part of H = H_neuron + H_astro. H_astro stores the values by place. Each place has learned
+# numbers, a row of the matrix Wrel (`relative` in lesson 00, the parameter `attn.rel.weight`). The astrocyte blurs them
+# over the places near it: R = r Wrel with r_ij = exp(-|i - j| scale). The **features** of place j are the row phi(r_j)
+# of phi(R). The value of row j is written under them. The scale, the setting `position_scale`, is a single number. It
+# decides whether a model can find a single token at all.
 #
 # Read beside this: `distance_decay` and `relative_features_forward` in `rmaat_np/attention.py`.
 
@@ -15,39 +17,53 @@ from dataclasses import replace
 
 import numpy as np
 from matplotlib import pyplot
-from show import show
+from show import heading, show, your_turn
 
 import rmaat_np as rn
 from rmaat_np import attention
 
 rng = np.random.default_rng(0)
-N, D = 64, 64
+N, D = 64, 64  # rows; width, with one head unless said otherwise
 
 # %% [markdown]
 # ## The decay
 #
-# Row i of r says how much of each row's weights gets into row i's features. The sum of a row is, roughly, the number of
-# rows that are mixed together: 2 / scale.
+# Row i of r says how much of each row of Wrel gets into the features of place i. (The memory tokens have the first
+# places.) The sum of row i tells, roughly, how many places are mixed together. For a place in the middle of a long
+# sequence it is a geometric series on each side, with q = exp(-scale).
 
 # %%
+heading("The decay")
+q = np.exp(-0.3)
+answer = None  # your turn: the sum of a middle row of r in a very long sequence, from q
+right_answer = attention.distance_decay(2001, 0.3, "float64")[1000].sum()
+your_turn(answer, right_answer, "Add 1 for the place itself and, on EACH side, q + q^2 + ... = q / (1 - q).")
 scales = (0.05, 0.3, 1.0)
 decays = {scale: attention.distance_decay(N, scale, "float64") for scale in scales}
 mixed = {scale: decay[N // 2].sum() for scale, decay in decays.items()}
-for scale, rows in mixed.items():
+for scale, places in mixed.items():
     near, far = decays[scale][0, [1, 20]]
-    print(f"scale {scale:4}: neighbour {near:.3f}, 20 rows away {far:.1e}; a middle row mixes {rows:.1f} rows")
+    print(f"scale {scale:4}: neighbour {near:.3f}, 20 places away {far:.1e}; a middle place mixes {places:.1f} places")
+figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+for axis, (scale, decay) in zip(axes, decays.items(), strict=True):
+    picture = axis.imshow(decay, cmap="Greys", vmin=0, vmax=1)
+    axis.set(title=f"r, scale {scale}: mixes {mixed[scale]:.0f} places", xlabel="place j", ylabel="place i")
+figure.colorbar(picture, ax=axes, shrink=0.8)
+show(figure, "04_where_am_i_decay")
 
 # %% [markdown]
+# The sum is near 2 / scale when the scale is small and the sequence is long.
+#
 # ## Which outputs notice the order?
 #
-# 4 memory tokens and 20 tokens in one attention. We reverse the tokens (rows 5 to 24 of q, k and v, nothing else) and
-# compare each row's output with what the same row's content gave before.
+# 4 memory tokens and 20 tokens go through one attention with four heads. We reverse the 20 tokens, and leave the memory
+# tokens where they are. Then we compare each row's output with the output that the same content had before.
 #
-# Without H_astro nothing changes: the memory rows read the same sum, and a token's output has moved along with it.
-# With H_astro every output changes, those of the memory tokens too, although they did not move: what is written under
-# each position's features is now other content.
+# > *Predict, then run: which outputs change without H_astro? Which change with it, and are the outputs of the memory
+# > tokens, which did not move, among them?*
 
 # %%
+heading("Which outputs notice the order?")
 memory, heads = 4, 4
 rel_weight = 0.2 * rng.standard_normal((24, D))
 q, k, v = rng.standard_normal((3, 1, 24, D))
@@ -58,31 +74,44 @@ def attend(q, k, v, phi_r):
     return attention.astromorphic_attention_forward(q, k, v, phi_r, None, heads)[0][0]
 
 
+phi_r, _ = attention.relative_features_forward(rel_weight, 1.0)
 changes = {}
-for name, phi_r in {
-    "without H_astro": None,
-    "with H_astro": attention.relative_features_forward(rel_weight, 1.0)[0],
-}.items():
-    before, after = attend(q, k, v, phi_r), attend(q[:, order], k[:, order], v[:, order], phi_r)
+for name, features in {"without H_astro": None, "with H_astro": phi_r}.items():
+    before, after = attend(q, k, v, features), attend(q[:, order], k[:, order], v[:, order], features)
     changes[name] = np.linalg.norm(after - before[order], axis=1) / np.linalg.norm(before[order], axis=1)
-    print(f"{name:15} relative change: memory {changes[name][:memory].max():.0e}, tokens {changes[name].max():.0e}")
-
-# %% [markdown]
-# It would be wrong to think that near keys count more for a query. The features belong to the key's row alone; the
-# query's row is nowhere in them. Give all 24 rows the same query, and all 24 read the same:
-
-# %%
+    of_memory, of_tokens = changes[name][:memory].max(), changes[name][memory:].max()
+    print(f"{name:15} largest relative change: memory tokens {of_memory:.0e}, tokens {of_tokens:.0e}")
 same_query = attend(q[:, :1].repeat(24, axis=1), k, v, phi_r)
 spread = abs(same_query - same_query[0]).max()
-print(f"the same query in 24 rows: outputs differ by at most {spread:.0e}")
+print(f"the same query in all 24 rows, with H_astro: outputs differ by at most {spread:.0e}")
+figure, axis = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+for (name, change), style in zip(changes.items(), ("s", "o"), strict=True):
+    axis.semilogy(np.arange(1, 25), np.maximum(change, 1e-17), style, label=name)
+axis.axvspan(0.5, memory + 0.5, color="0.9")
+axis.text(0.7, 1e-8, "memory\ntokens")
+axis.set(title="The tokens are reversed: who notices?", xlabel="row", ylabel="relative change of the output")
+axis.set_ylim(1e-17, 10)
+axis.legend(frameon=False, loc="center right")
+show(figure, "04_where_am_i_order")
 
 # %% [markdown]
+# Without H_astro nothing changes but rounding. The memory tokens read the same sum, and a token's output has moved
+# along with the token. With H_astro every output changes, those of the memory tokens too: under the features of each
+# place other content is written now.
+#
+# It would be wrong to think that near keys count more for a query. The features belong to the row that is written. The
+# place of the row that reads is nowhere in them. The last printed line shows it: the same query reads the same in every
+# row.
+#
 # ## Two sources of position
 #
-# The model has a second one: a trained vector per row, `embed.position`, added to the token. We switch off each in turn
-# and reverse the tokens inside the second of three segments. Only a model that has lost both is blind to the order.
+# The model has a second source: `embed.position`, a trained vector per place, is added to each token. We switch off
+# each source in turn, and reverse the tokens inside the second of three segments.
+#
+# > *Predict, then run: in which of the four cases do the logits, the scores of the answers, stay the same?*
 
 # %%
+heading("Two sources of position")
 cfg = rn.Config(vocab_size=16, num_classes=4, d_model=D, segment_length=8, num_segments=3, num_memory=4)
 tokens = rng.integers(1, 16, (8, cfg.max_length))
 reversed_inside = tokens.copy()
@@ -99,95 +128,90 @@ for use_astro in (True, False):
         print(f"H_astro {use_astro!s:5}, embed.position {embedding!s:5}: logits change by {change:.0e}")
 
 # %% [markdown]
+# Only a model that has lost both sources is blind to the order inside a segment.
+#
 # ## What the scale does to one row
 #
-# What a query reads from H_astro is a sum over rows, a . phi(r_j) times v_j, with a = phi(q) / m. To read row i and
-# nothing else it needs a vector a with a . phi(r_j) = 1 for j = i and 0 for all others. If neighbouring features are
-# nearly parallel there is no such vector that is not huge, and a huge one multiplies every disturbance.
+# What a query reads from H_astro is a sum: a . phi(r_j) times v_j, over all rows j, where a = phi(q) / m. To read row i
+# and nothing else it needs a vector a with a . phi(r_j) = 1 for j = i, and 0 for all other j. A blur makes the features
+# of neighbours nearly parallel. Then only a huge vector can tell them apart, and a huge vector enlarges every
+# disturbance.
 #
-# We ask for the best one: least squares, with a penalty as for features disturbed by noise (standard deviation 0.3; phi
-# is about 1 at the start). It is kinder than the model, which has only positive a and has to find them by descent.
-# What it reads from row j then has the weight a . phi(r_j), and if the rows' values are independent, the square of that
-# weight is row j's share in what arrives.
+# We compute the best a by least squares, for features that noise disturbs. (The noise has the standard deviation 0.3,
+# and phi is about 1 at the start of training.) This is kinder than the model: there a is positive, and must be found by
+# training. Row j then enters with the weight a . phi(r_j). The square of this weight, divided by the sum of all
+# squares, is the **share** of row j in what is read, if the values are independent.
+#
+# > *Predict, then run: at which scale is the share of the row itself largest? Where does the rest come from at the
+# > smallest scale, from neighbours or from everywhere?*
 
 
 # %%
-def readouts(scale, noise=0.3, draws=8):
-    """What the best readout aimed at row i takes from row j, as shares that sum to 1. Shapes: -> (draws, i, j)"""
+def shares_read(scale, noise=0.3, draws=8):
+    """Share of row j in the best reading of row i, for several random Wrel. Shapes: -> (draws, i, j)"""
     result = []
     for seed in range(draws):
         w = 0.2 * np.random.default_rng(seed).standard_normal((N, D))
         f, _ = attention.relative_features_forward(w, scale)
-        weights = f @ np.linalg.solve(f.T @ f + noise**2 * np.eye(D), f.T)
+        weights = f @ np.linalg.solve(f.T @ f + noise**2 * np.eye(D), f.T)  # least squares, with the noise's penalty
         result.append(weights**2 / (weights**2).sum(axis=1, keepdims=True))
     return np.array(result)
 
 
 def share_within(reads, reach):
-    """Share of the rows at most `reach` away from the one aimed at, mean over rows and draws."""
+    """Share of the rows at most `reach` away from the one that is read, mean over rows and draws."""
     near = abs(np.arange(N)[:, None] - np.arange(N)) <= reach
     return (reads * near).sum(axis=2).mean()
 
 
-reads = {scale: readouts(scale) for scale in scales}
+heading("What the scale does to one row")
+reads = {scale: shares_read(scale) for scale in scales}
 own = {scale: share_within(reads[scale], 0) for scale in scales}
 near = {scale: share_within(reads[scale], 4) - own[scale] for scale in scales}
-range_of_scales = np.geomspace(0.02, 3, 12)
-shares = np.array([share_within(readouts(scale), 0) for scale in range_of_scales])
 for scale in scales:
     rest = 1 - own[scale] - near[scale]
     print(
-        f"scale {scale:4}: the row itself {own[scale]:.2f}, its 8 neighbours {near[scale]:.2f}, all others {rest:.2f}"
+        f"scale {scale:4}: the row itself {own[scale]:.2f}, 4 rows each side {near[scale]:.2f}, all others {rest:.2f}"
     )
-
-# %% [markdown]
-# A readout over 64 features for 64 rows would be exact if nothing disturbed it, whatever the scale: r has full rank.
-# But at 0.05 its weights spill over the neighbours, and "the token in row 5" becomes "something around row 5".
-#
-# Training notices. On ListOps with 2,000 tokens this project's model stayed at the largest class, 17 % correct, for
-# 1,000 steps with scale 0.05. With scale 1.0 it had 31 % at step 1,000 and 35 % at step 1,250. (README, "ListOps at
-# 2,000 tokens", has the settings; an hour of one core repeats it.) Our reading of this: the
-# expressions are prefix code, and the value of `[MAX 2 [MIN ...` hangs on its very first operator, one row among two
-# thousand. A model that cannot read one row by itself does not know what to compute. (0.05 is the default: on short
-# segments, `quick` has 4 tokens, there is little to blur.)
-
-# %%
-figure, axes = pyplot.subplots(2, 3, figsize=(12, 7.4), layout="constrained")
-for axis, (scale, decay) in zip(axes[0], decays.items(), strict=True):
-    picture = axis.imshow(decay, cmap="Greys", vmin=0, vmax=1)
-    axis.set(title=f"r, scale {scale}: {mixed[scale]:.0f} rows mixed", xlabel="row j", ylabel="row i")
-figure.colorbar(picture, ax=axes[0], shrink=0.8)
+range_of_scales = np.geomspace(0.02, 3, 12)
+shares = np.array([share_within(shares_read(scale), 0) for scale in range_of_scales])
+other_noise = {noise: [share_within(shares_read(scale, noise), 0) for scale in scales] for noise in (0.1, 1.0)}
+for noise, at_noise in other_noise.items():
+    print(f"with noise {noise} instead of 0.3: the row itself {np.round(at_noise, 2)}")
 offsets = np.arange(-8, 9)
+figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
 for (scale, read), style in zip(reads.items(), ("s:", "^--", "o-"), strict=True):
     profile = [np.diagonal(read, offset, 1, 2).mean() for offset in offsets]
-    axes[1, 0].plot(offsets, profile, style, label=f"scale {scale}")
-axes[1, 0].set(title="a readout aimed at one row", xlabel="rows away from it", ylabel="share of what is read")
-axes[1, 0].set_ylim(0, 1)
-axes[1, 0].legend(frameon=False, loc="upper left", bbox_to_anchor=(-0.02, 1.0), fontsize=10)
-axes[1, 1].semilogx(range_of_scales, shares, "o-", color="C0")
-axes[1, 1].set(title="share of the row itself", xlabel="scale", ylabel="share of what is read", ylim=(0, 1))
+    axes[0].plot(offsets, profile, style, label=f"scale {scale}")
+axes[0].set(title="What a reading of one row contains", xlabel="rows away from it", ylabel="share", ylim=(0, 1))
+axes[0].legend(frameon=False, loc="upper left")
+axes[1].semilogx(range_of_scales, shares, "o-", color="0.3")
+axes[1].set(title="Share of the row itself", xlabel="scale")
 for scale in scales:
-    axes[1, 1].axvline(scale, color="0.6", lw=1)
-axes[1, 1].set_xticks(scales, scales)
-axes[1, 1].set_xticks([], minor=True)
-for (name, change), style in zip(changes.items(), ("s", "o"), strict=True):
-    axes[1, 2].semilogy(np.arange(1, 25), np.maximum(change, 1e-17), style, label=name)
-axes[1, 2].axvspan(0.5, memory + 0.5, color="0.9")
-axes[1, 2].text(0.8, 2e-6, "memory\ntokens", fontsize=10)
-axes[1, 2].set(title="tokens reversed: who notices?", xlabel="row", ylabel="relative change of the output")
-axes[1, 2].set_ylim(1e-17, 1e3)
-axes[1, 2].legend(frameon=False, loc="upper right")
-show(figure, "04_where_am_i")
+    axes[1].axvline(scale, color="0.7", lw=1)
+axes[1].set_xticks(scales, scales)
+axes[1].set_xticks([], minor=True)
+show(figure, "04_where_am_i_share")
 
 # %% [markdown]
+# At 0.05 two thirds of what is read come from the neighbours. "The token in row 5" becomes "something around row 5".
+#
+# Training notices. ListOps with 2,000 tokens was read in segments of 256 tokens. With the scale 0.05 the model only
+# learned to give the commonest answer, right in 17 % of the rows, for at least 1,000 steps. With the scale 1.0 it left
+# this level within 1,000 steps, and then stayed at 35 %. That is what the first operation alone tells of the answer.
+# ([results/README.md](results/README.md), "ListOps at 2,000 tokens", has the settings.) Our reading: an operation
+# stands *before* its arguments, and the value of `[MAX 2 [MIN ...` hangs most on its very first token, one row among
+# two thousand. A model that cannot read one row by itself does not know what to compute. On short segments there is
+# little to blur, and the default is 0.05. With segments of 4 and of 32 tokens the scale made no difference.
+#
 # ## What can go wrong here
 #
-# - *"r makes near tokens attend to each other."* The query's row does not enter: the same query reads the same in every
-#   row. The distance in r is between rows that are written, and it mixes their features.
-# - *"A wide decay sees further, so it must be better for long inputs."* Every row is read at any scale, the sum runs
+# - *"r makes near tokens attend to each other."* The place of the query does not enter: the same query reads the same
+#   in every row. The distance in r is between rows that are written, and it mixes their features.
+# - *"A wide decay sees further, so it must be better for long inputs."* Every row is read at any scale, as the sum runs
 #   over all of them. What a wide decay widens is the blur.
 # - *"Without H_astro the model is blind to order."* Not while `embed.position` is there, as the four cases show. To
-#   measure what H_astro does, switch off the other, or the comparison says little.
+#   measure what H_astro does one has to switch off the other source.
 
 # %%
 assert changes["without H_astro"].max() < 1e-12 and changes["with H_astro"].min() > 1e-3
@@ -196,10 +220,7 @@ assert noticed[False, False] < 1e-12 < 1e-5 < min(noticed[case] for case in noti
 assert own[0.05] < 0.4 < 0.6 < own[0.3] < 0.8 < own[1.0], "the blur at scale 0.05 has gone"
 assert near[0.05] > 0.5 > 5 * near[1.0]
 assert (np.diff(shares) > 0).all()
-for noise in (0.1, 1.0):  # the order of the scales does not hang on the noise that was chosen
-    at_noise = [share_within(readouts(scale, noise), 0) for scale in scales]
-    print(f"with noise {noise}: the row itself {np.round(at_noise, 2)}")
-    assert at_noise[0] < at_noise[1] < at_noise[2]
+assert all((np.diff(at_noise) > 0).all() for at_noise in other_noise.values()), "the order hangs on the noise"
 for scale, decay in decays.items():
     np.testing.assert_array_equal(decay, decay.T)
     assert 0.7 * 2 / scale < mixed[scale] < 1.1 * 2 / scale

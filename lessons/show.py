@@ -1,4 +1,4 @@
-"""What the lessons share: they find the package without installing it, and their pictures are shown or saved here."""
+"""What the lessons share: they find the package without installing it, and headings and pictures come out here."""
 
 import os
 import sys
@@ -15,11 +15,44 @@ except (ImportError, ValueError) as error:  # ValueError: MPLBACKEND names no ba
 __all__ = ["heading", "show", "your_turn"]
 
 NO_WINDOW = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's backends that only write files
+OUT = Path(__file__).resolve().parent / "out"  # for pictures that no window can show
 
-if folder := os.environ.get("LESSON_PICTURES"):
-    Path(folder).mkdir(parents=True, exist_ok=True)  # before an hour of computing, not after it
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+
+def heading(text: str) -> None:
+    """Print the heading of a part, so that the lines of a lesson that runs as a script can be told apart."""
+    print(f"\n== {text} ==")
+
+
+def why_no_window() -> str | None:
+    """The reason why a picture cannot be shown here, or None where it can."""
+    try:
+        pyplot.switch_backend(matplotlib.get_backend())  # as the first figure would
+    except ImportError as error:  # MPLBACKEND names a module that is not there
+        pyplot.switch_backend("agg")
+        return f"matplotlib cannot load the backend {os.environ.get('MPLBACKEND')}: {error}"
+    if matplotlib.get_backend().lower() not in NO_WINDOW:
+        return None
+    if (backend := os.environ.get("MPLBACKEND", "")).lower() in NO_WINDOW:
+        return f"MPLBACKEND is {backend}"
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "there is no display"
+    return "matplotlib opens no window: tkinter or Qt is missing, or the display does not open"
+
+
+def your_turn(answer, right, hint: str):
+    """Say whether the reader's answer is right, and return the right one: in any case the lesson goes on with it.
+
+    answer: None while the blank is empty; hint: the likely mistakes, printed after any other answer than the right one
+    """
+    if answer is None:
+        print("your turn: the blank is still empty; the lesson goes on with the right value")
+    elif np.shape(answer) != np.shape(right):
+        print(f"your turn: not yet. Its shape is {np.shape(answer)}, and should be {np.shape(right)}. {hint}")
+    elif np.allclose(answer, right):
+        print("your turn: right")
+    else:
+        print(f"your turn: not yet. {hint}")
+    return right
 
 
 def heading(text: str) -> None:
@@ -44,21 +77,33 @@ def your_turn(answer, right, hint: str):
 
 
 def show(figure, name: str) -> None:
-    """Show a picture in a window or notebook; with LESSON_PICTURES=DIR in the environment write DIR/name.png instead.
+    """Show a picture in a window or notebook; without a window, write lessons/out/name.png and say why.
 
-    A picture that can be neither shown nor written costs one line; the lesson goes on.
+    With LESSON_PICTURES=DIR in the environment, DIR/name.png is written instead. A picture that can be neither shown
+    nor written costs one line. The lesson goes on.
     """
-    folder, backend = os.environ.get("LESSON_PICTURES"), matplotlib.get_backend().lower()
-    if folder:
-        path = Path(folder) / f"{name}.png"
+    folder, why = os.environ.get("LESSON_PICTURES"), reason
+    if not (folder or why):
         try:
+            pyplot.show()
+        except Exception as error:
+            why = f"matplotlib cannot show it: {error}"
+    if folder or why:
+        path = Path(folder) / f"{name}.png" if folder else OUT / f"{name}.png"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=110)
-            print(f"picture: {path}")
-        except OSError as error:
-            print(f"picture {path} cannot be written: {error.strerror or error}", file=sys.stderr)
-    elif backend in NO_WINDOW:
-        why = f"MPLBACKEND is {os.environ['MPLBACKEND']}" if os.environ.get("MPLBACKEND") else "there is no display"
-        print(f"picture {name} is not shown: {why}; LESSON_PICTURES=DIR writes it to a file")
-    else:
-        pyplot.show()
+            print(f"picture: {path}" if folder else f"picture: {path} (not shown: {why})")
+        except Exception as error:
+            print(f"picture {path} cannot be written: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
     pyplot.close(figure)
+
+
+if folder := os.environ.get("LESSON_PICTURES"):
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)  # before an hour of computing, not after it
+    except OSError as error:
+        sys.exit(f"LESSON_PICTURES is {folder}, which cannot be made: {error.strerror or error}")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+reason = why_no_window()
+pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy
 
+from .errors import InputError
+
 xp: Any = numpy
 name = "numpy"
-kernels: Any = (
-    None  # with CuPy the module `cuda.kernels`: a chain of operations is one launch; the plain code is its twin
-)
+# With CuPy the module cuda.kernels, else None. Each of its functions computes a chain of operations in one launch. Its
+# twin is the plain code below the line `if backend.kernels`.
+kernels: Any = None
 
 
 class BackendError(RuntimeError):
@@ -25,7 +27,7 @@ def use(backend: str):
     """Choose the array module for everything that follows, and return it.
 
     backend: "numpy" or "cupy". There is no silent fallback: a device that cannot be used is an error.
-    Raises: BackendError with the reason and the remedy; ValueError for another name.
+    Raises: BackendError with the reason and the remedy; InputError for another name.
     """
     global xp, name, kernels
     if backend == "numpy":
@@ -36,7 +38,7 @@ def use(backend: str):
 
         xp, name, kernels = cupy, "cupy", fused
     else:
-        raise ValueError(f"backend is {backend!r}, but it must be numpy or cupy")
+        raise InputError(f"backend is {backend!r}, but it must be numpy or cupy")
     return xp
 
 
@@ -74,8 +76,10 @@ def allow_tf32() -> None:
 
     For a program to call once, after use("cupy") and before its first product, in the thread that computes.
     """
-    os.environ["CUPY_TF32"] = "1"  # CuPy's own switch, read at its first product; products of batches ignore it,
-    tf32_tensor_op_math = 3  # CUBLAS_TF32_TENSOR_OP_MATH, but keep to the mode of cuBLAS, which PyTorch's switch sets
+    # CuPy's own switch, read at its first product. Products of batches ignore it.
+    os.environ["CUPY_TF32"] = "1"
+    # Those keep to the mode of cuBLAS: CUBLAS_TF32_TENSOR_OP_MATH is 3.
+    tf32_tensor_op_math = 3
     xp.cuda.cublas.setMathMode(xp.cuda.get_cublas_handle(), tf32_tensor_op_math)
 
 
@@ -88,12 +92,18 @@ def to_host(array) -> Any:
     """Copy a device array to the host (this waits for the device); with NumPy, the array itself.
 
     Arrays of others (lists, pandas, PyTorch on the CPU, memory maps) become NumPy's.
+    Raises: InputError for a masked array, whose mask would be lost, and for rows of different lengths.
     """
-    if isinstance(array, numpy.ndarray | numpy.generic):
+    if type(array) is numpy.ndarray or isinstance(array, numpy.generic):
         return array
+    if isinstance(array, numpy.ma.MaskedArray):
+        raise InputError("a masked array cannot be used; fill it, for example array.filled(0)")
     if name != "numpy" and isinstance(array, xp.ndarray):
         return xp.asnumpy(array)
-    return numpy.asarray(array)
+    try:
+        return numpy.asarray(array)
+    except ValueError as error:
+        raise InputError(f"no array can be made of this ({error}); pad rows with 0 on the right") from None
 
 
 def owner_of(array):

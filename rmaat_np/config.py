@@ -110,6 +110,12 @@ def check_fields(record, at_least: dict, choices: dict) -> None:
             raise InputError(f"{name} is {getattr(record, name)!r}, but it must be one of {', '.join(allowed)}")
 
 
+def check_config(cfg) -> None:
+    """Raises: InputError for what is no Config."""
+    if not isinstance(cfg, Config):
+        raise InputError(f"cfg is a {type(cfg).__name__}, but it must be a Config")
+
+
 def convert_value(name: str, value, kind):
     """The value as Python's own type `kind`: int, float, bool, str or dict. An int may stand for a float.
 

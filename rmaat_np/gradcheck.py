@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .errors import InputError
+
 STEP = 1e-5
 
 
@@ -16,6 +18,8 @@ def numerical_gradient(function, x, h: float = STEP):
 
     Shapes: x (...) float64 -> gradient (...); x itself is left as it was
     """
+    if np.asarray(x).dtype.kind != "f":
+        raise InputError(f"x is {np.asarray(x).dtype}, but a finite difference needs float64")
     gradient = np.empty_like(x)
     for index in np.ndindex(x.shape):
         ends = []

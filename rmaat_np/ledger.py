@@ -1,4 +1,4 @@
-"""What a shard holds in memory: the bytes are counted as caches and memory tokens come and go, and observers are told.
+"""Counts the bytes of caches and memory tokens that a shard holds, and tells observers of each change.
 
 The algorithms of `replay.py` call a `Ledger` at each event. They compute the same without it.
 """
@@ -42,7 +42,7 @@ class Ledger:
         self._shard, self._observer = shard.number, observer
         self._borrowed = [*params.values(), shard.tokens, shard.factors]
         self._held: dict[int, int] = {}  # bytes of the cache of each segment that has one
-        self._sizes: dict[tuple, int] = {}  # of caches, by the shape of their segment: measuring one takes a while
+        self._sizes: dict[tuple, int] = {}  # of caches, by the shape of their segment: each is measured once only
 
     def store(self, segment: int, memory) -> None:
         """The memory tokens that enter a segment were put into the replay buffer."""
@@ -51,12 +51,15 @@ class Ledger:
         self._tell("store", segment, memory.nbytes, memory)
 
     def release(self, segment: int, memory) -> None:
-        """They were taken out of it."""
+        """The memory tokens of a segment left the replay buffer."""
         self.buffer -= memory.nbytes
         self._tell("release", segment, memory.nbytes, memory)
 
     def build(self, kind: str, segment: int, cache: dict, memory) -> None:
-        """A segment's cache was built. kind: "forward" or "replay"; memory: the tokens that it handed on, or got."""
+        """A segment's cache was built, in the first pass (kind "forward") or again (kind "replay").
+
+        memory: of "forward" the tokens that the segment handed on, of "replay" those that it received
+        """
         self._held[segment] = self._nbytes(cache)
         self.caches += self._held[segment]
         self.peak_caches = max(self.peak_caches, self.caches)
@@ -87,7 +90,7 @@ class Ledger:
 def cache_nbytes(cache: dict, borrowed: Iterable = ()) -> int:
     """Bytes that a cache keeps alive, views of one buffer counted once.
 
-    borrowed: arrays that live anyway, as the parameters do; what the cache holds of them is not counted
+    borrowed: arrays that exist without the cache, such as parameters; they are not counted
     """
     found: list = []
     queue: list = [cache]

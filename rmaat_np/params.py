@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 
 from . import backend
-from .config import Config
+from .config import Config, check_config
 from .errors import InputError, check_integer
 
 DTYPES = ("float32", "float64")
@@ -22,7 +22,8 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
         head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
     Raises: InputError for a negative seed, or a dtype other than float32 or float64.
     """
-    check_integer("seed", seed, 0)
+    check_config(cfg)
+    seed = check_integer("seed", seed, 0)
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}")
     rng = np.random.default_rng(seed)
@@ -41,9 +42,11 @@ def _shapes_and_stds(cfg: Config) -> dict:
     D, N, M = cfg.d_model, cfg.num_memory + cfg.segment_length, cfg.num_memory
     spec: dict = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
     if cfg.segment_embedding:
-        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")  # at first all segments are alike (measured: README)
+        # at first all segments are alike (measured: lessons/results/README.md)
+        spec["embed.segment"] = ((cfg.num_segments, D), "zeros")
     if M:
-        # half the std of embed.token: then the first segments' writing is not drowned by these (measured: README)
+        # half the std of embed.token: then the first segments' writing is not drowned by these
+        # (measured: lessons/results/README.md)
         spec |= {"memory.init": ((M, D), 0.25)} | _norm("memory.norm", D)
     if cfg.pooling == "mean":
         spec |= _norm("out.norm", D)
@@ -67,7 +70,7 @@ def _attention_out_std(cfg: Config) -> float:
     """Standard deviation of attn.out.weight: a quarter of 1 / sqrt(D), divided by the scale of Y (decided).
 
     H carries 1/m, so Y is smaller by 1/m. Without P = 1/C, Y is a sum over N rows. The quarter: an attention branch as
-    large as the residual stream drowns the memory that the stream carries (measured: README).
+    large as the residual stream drowns the memory that the stream carries (measured: lessons/results/README.md).
     """
     if cfg.attention == "softmax":
         scale_of_y = 1.0
@@ -112,7 +115,7 @@ def check_params(params: dict, cfg: Config, source: str = "params") -> None:
             f"{source} is a {type(params).__name__}, but it must be a dict of arrays; convert it by dict()"
         )
     expected = _shapes(cfg)
-    for name in sorted(expected.keys() ^ params.keys()):
+    for name in sorted(expected.keys() ^ params.keys(), key=str):
         said = "lacks" if name in expected else "has a surplus"
         raise InputError(f"{source} {said} parameter {name}: it belongs to another configuration")
     for name, shape in expected.items():

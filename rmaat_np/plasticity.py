@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import InputError
 
-SATURATED = 0.06  # share of the first cycle's increment below which a cycle no longer counts
+SATURATED = 0.06  # a cycle counts while its increment is at least this share of the first one
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def simulate(cycles: int, model: MacroModel = MacroModel()):  # noqa: B008 (froz
 def ltp_curve(model: MacroModel = MacroModel()):  # noqa: B008 (frozen)
     """LTP at the end of each stimulus cycle until it saturates, averaged over the 9 synapses.
 
-    Saturation is reached before the cycle that adds less than 6 % of what the first one added (decided).
+    The curve ends before the first cycle whose increment is below 6 % of the first increment (decided).
 
     Shapes: -> (cycles + 1), beginning with 0; rising, by less each cycle; read-only, because it is simulated once
     """
@@ -115,8 +115,8 @@ def ltp_curve(model: MacroModel = MacroModel()):  # noqa: B008 (frozen)
 def _ltp_shares(total: int) -> tuple[float, ...]:
     """RF(t, T) for t = 1 .. T: the simulated curve's increments, when T cycles span its saturation.
 
-    Between the simulated cycles the increments per unit of time are interpolated on a log scale (LTP is a leaky
-    integrator, so they fall geometrically): any T is served by one simulation, and RF falls strictly with t.
+    LTP is a leaky integrator, so its increments fall geometrically. Between the simulated cycles they are interpolated
+    on a log scale. One simulation therefore serves every T. RF falls with t.
     """
     log_rate = np.log(np.diff(ltp_curve()))
     cycles = len(log_rate)
@@ -130,7 +130,7 @@ def _ltp_shares(total: int) -> tuple[float, ...]:
 
 
 def _online_factors(total: int):
-    """r_t = (1 - k) / (1 - k^t): a leaky integrator's share of its newest input, which needs no total (decided)."""
+    """r_t = (1 - k) / (1 - k^t): the share that a leaky integrator gives its newest input. It needs no T (decided)."""
     model = MacroModel()
     keep = exp(-model.leak_ltp * model.cycle / model.tau_ltp)
     return (1 - keep) / (1 - keep ** np.arange(1, total + 1))
@@ -169,6 +169,6 @@ def retention_factors(T: int, mode: str = "integrate"):
     """
     if not isinstance(T, int | np.integer) or isinstance(T, bool) or T < 1:
         raise InputError(f"T is {T!r}, but it must be a whole number of segments, at least 1")
-    if mode not in RETENTION_MODES:
+    if not isinstance(mode, str) or mode not in RETENTION_MODES:
         raise InputError(f"mode is {mode!r}, but it must be one of {', '.join(RETENTION_MODES)}")
     return np.array(RETENTION_MODES[mode].factors(int(T)))

@@ -83,7 +83,7 @@ class Shard:
         return Segment(t, tokens, mask, self.factors[t, :num_continuing, None, None], num_continuing, dropout_key)
 
     def read_out(self, t: int) -> slice:
-        """Which of the sorted sequences segment t reads out: those that end there; with pooling "mean" all live."""
+        """Which of the sorted sequences segment t reads out: those that end in it; with pooling "mean" all active."""
         return slice(self.num_active[t + 1] if self.cfg.pooling == "memory" else 0, self.num_active[t])
 
     def _mask(self, tokens):
@@ -154,7 +154,7 @@ def sequence_lengths(sequences) -> np.ndarray:
 
 
 def shard_size(cfg: Config, examples: int, workers: int) -> int:
-    """How many examples a shard holds: as many as fit the cache, and at most a worker's part; on a GPU all of them."""
+    """How many examples a shard holds: as many as fit the processor's cache, at most a worker's part; on a GPU all."""
     if backend.name != "numpy":
         return examples
     rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair)
@@ -189,7 +189,9 @@ def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
     """The part of a shard that describes its sequences, already sorted."""
     L, S, longest = cfg.segment_length, int(totals[which[0]]), int(lengths[which].max())
     num_active = [int((totals[which] > t).sum()) for t in range(S + 1)]
-    whole = np.array_equal(which, np.arange(len(sequences)))  # no copy of a batch that is one shard, sorted already
+    whole = np.array_equal(
+        which, np.arange(len(sequences))
+    )  # then the batch is one sorted shard, and nothing is copied
     tokens = sequences[:, :longest] if whole else sequences[which, :longest]
     factors = np.zeros((S, len(which)), dtype=dtype)
     for b, total in enumerate(totals[which]):

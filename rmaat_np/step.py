@@ -7,7 +7,7 @@ from functools import partial
 
 from . import backend
 from .attention import relative_features_backward, relative_features_forward
-from .config import Config
+from .config import Config, check_config
 from .errors import InputError, check_integer
 from .ledger import Event, Ledger
 from .model import segment_forward
@@ -52,11 +52,14 @@ def loss_and_grads(
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
     check_integer("workers", workers, 1)
     check_integer("replay_budget", replay_budget, 0)
+    check_config(cfg)
     check_params(params, cfg)
     check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
     labels = check_labels(labels, len(sequences) // (1 + cfg.pair), cfg)
-    dropout = None if cfg.dropout == 0 or seed is None or step is None else (int(seed), int(step))
+    dropout = None
+    if cfg.dropout > 0 and seed is not None and step is not None:
+        dropout = check_integer("seed", seed, 0), check_integer("step", step, 0)
     size = shard_size(cfg, len(labels), workers)
     shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout)
 
@@ -77,6 +80,7 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     Raises: InputError for params of another configuration, and for tokens that the configuration does not admit.
     """
     check_integer("workers", workers, 1)
+    check_config(cfg)
     check_params(params, cfg)
     check_dtypes(params)
     sequences = check_tokens(tokens, cfg)
@@ -85,8 +89,8 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     dtype = params["embed.token"].dtype
     shards = cut_shards(sequences, None, cfg, dtype, shard_size(cfg, count, workers), None)
     logits = backend.xp.empty((count, cfg.num_classes), dtype=dtype)
-    for examples, shard_logits in _map_in_order(partial(_shard_logits, params, phi_r), shards, workers):
-        logits[backend.to_device(examples)] = shard_logits
+    for examples, found in _map_in_order(partial(shard_logits, params, phi_r), shards, workers):
+        logits[backend.to_device(examples)] = found
     return logits
 
 
@@ -130,7 +134,11 @@ def _add(total: Gradients, other: Gradients) -> None:
         total.phi_r[layer] += gradient
 
 
-def _shard_logits(params, phi_r, shard: Shard):
+def shard_logits(params: dict, phi_r: list, shard: Shard):
+    """The way forward alone: no cache is kept beyond the segment at hand.
+
+    Shapes: phi_r: for each layer (M + L, D) -> the rows of the batch (examples,), their logits (examples, C)
+    """
     memory, z = first_memory(params, shard), empty_readout(params, shard)
     for t in range(shard.num_segments):
         memory, readout, _ = segment_forward(params, phi_r, shard.cfg, shard.segment(t), memory)

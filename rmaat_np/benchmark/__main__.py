@@ -81,16 +81,16 @@ def long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
     A contender that failed or passed LONG_LIMIT is not measured any further.
     """
     tell(table([], LONG_COLUMNS))
-    rows, going_on = [], list(contenders)
+    rows, remaining = [], list(contenders)
     for length in LONG_LENGTHS:
-        for contender in list(going_on):
+        for contender in list(remaining):
             row: dict[str, Any] = {"config": f"long:{length}", "contender": contender}
             row |= summarise([in_own_process("measure", contender, row["config"], conditions)])
             cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mib")]
             tell(table([cells], LONG_COLUMNS).splitlines()[-1])
             rows.append(row)
             if "error" in row or (row["peak_mib"] or 0) * 2**20 > LONG_LIMIT:
-                going_on.remove(contender)
+                remaining.remove(contender)
     return rows
 
 

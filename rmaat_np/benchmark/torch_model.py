@@ -38,29 +38,29 @@ def project(x, w, b, num_heads):
     return F.linear(x, w.T, b).view(B, N, -1, num_heads, D // num_heads).permute(2, 0, 3, 1, 4).unbind()
 
 
-def attention(x, params, cfg, layer, features, mask, rows):
-    """Astromorphic or softmax attention of the first `rows` rows, with its projections.
+def attention(x, params, cfg, layer, phi_r, mask, num_queries):
+    """Astromorphic or softmax attention of the first `num_queries` num_queries, with its projections.
 
-    Shapes: x (B, N, D), mask (B, N) bool or None -> (B, rows, D)
+    Shapes: x (B, N, D), mask (B, N) bool or None -> (B, num_queries, D)
     """
     name, (B, N, D), h = f"blocks.{layer}.attn", x.shape, cfg.num_heads
     w, b = params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"]
-    if rows == N:
+    if num_queries == N:
         q, k, v = project(x, w, b, h)
     else:
-        (q,), (k, v) = project(x[:, :rows], w[:, :D], b[:D], h), project(x, w[:, D:], b[D:], h)
+        (q,), (k, v) = project(x[:, :num_queries], w[:, :D], b[:D], h), project(x, w[:, D:], b[D:], h)
     if cfg.attention == "softmax":
         y = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None])
     else:
         q, k = F.elu(q) + 1, F.elu(k) + 1
         if mask is not None:
             k, v = k * mask[:, None, :, None], v * mask[:, None, :, None]
-        keys = k if features is None else k + features[:, :N]
+        keys = k if phi_r is None else k + phi_r[:, :N]
         y = q @ (keys.transpose(2, 3) @ v / (D // h))
         if cfg.use_feedback:
             g = k.sum(dim=2, keepdim=True) ** cfg.alpha if cfg.alpha != 1 else k.sum(dim=2, keepdim=True)
             y = y / (q @ g.transpose(2, 3))
-    y = y.transpose(1, 2).reshape(B, rows, D)
+    y = y.transpose(1, 2).reshape(B, num_queries, D)
     return F.linear(y, params[f"{name}.out.weight"].T, params[f"{name}.out.bias"])
 
 
@@ -69,8 +69,8 @@ def norm(x, params, name):
     return F.layer_norm(x, x.shape[-1:], params[f"{name}.gain"], params[f"{name}.bias"], eps=1e-5)
 
 
-def block(x, params, cfg, layer, features, mask, rows):
-    """One pre- or post-norm block of the first `rows` rows. Shapes: x (B, N, D) -> (B, rows, D)."""
+def block(x, params, cfg, layer, phi_r, mask, num_queries):
+    """One pre- or post-norm block of the first `num_queries` rows. Shapes: x (B, N, D) -> (B, num_queries, D)."""
     name = f"blocks.{layer}"
 
     def mlp(x):
@@ -79,13 +79,15 @@ def block(x, params, cfg, layer, features, mask, rows):
         return F.linear(active, params[f"{name}.mlp.out.weight"].T, params[f"{name}.mlp.out.bias"])
 
     if cfg.norm == "pre":
-        x = x[:, :rows] + attention(norm(x, params, f"{name}.norm1"), params, cfg, layer, features, mask, rows)
+        x = x[:, :num_queries] + attention(
+            norm(x, params, f"{name}.norm1"), params, cfg, layer, phi_r, mask, num_queries
+        )
         return x + mlp(norm(x, params, f"{name}.norm2"))
-    x = norm(x[:, :rows] + attention(x, params, cfg, layer, features, mask, rows), params, f"{name}.norm1")
+    x = norm(x[:, :num_queries] + attention(x, params, cfg, layer, phi_r, mask, num_queries), params, f"{name}.norm1")
     return norm(x + mlp(x), params, f"{name}.norm2")
 
 
-def segment(memory, tokens, t, params, cfg, features, mask, skip_unread):
+def segment(memory, tokens, t, params, cfg, phi_r, mask, skip_unread):
     """Read segment t. skip_unread: leave out the token rows of the last block, which a memory readout never sees.
 
     Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)
@@ -97,7 +99,7 @@ def segment(memory, tokens, t, params, cfg, features, mask, skip_unread):
     x = torch.cat([memory, x], dim=1)
     for layer in range(cfg.num_layers):
         unread = skip_unread and cfg.pooling == "memory" and layer == cfg.num_layers - 1
-        x = block(x, params, cfg, layer, features[layer], mask, M if unread else M + n)
+        x = block(x, params, cfg, layer, phi_r[layer], mask, M if unread else M + n)
     written = norm(x[:, :M], params, "memory.norm") if M else memory
     if cfg.pooling == "memory":
         return written, written.mean(dim=1)
@@ -106,7 +108,7 @@ def segment(memory, tokens, t, params, cfg, features, mask, skip_unread):
 
 
 def row_mask(tokens, num_memory):
-    """True for memory rows and live tokens. Shapes: tokens (B, n) -> (B, M + n)."""
+    """True for memory num_queries and live tokens. Shapes: tokens (B, n) -> (B, M + n)."""
     mask = F.pad(tokens != 0, (num_memory, 0), value=True)
     mask[:, :1] |= ~mask.any(dim=1, keepdim=True)  # without any live row C would be 0; nothing reads such a row
     return mask
@@ -122,15 +124,19 @@ def segment_counts(cfg, tokens):
 def batch_factors(cfg, tokens):
     """RF(t, T_b) for t = 1 .. T_b, then 0. Shapes: tokens (B, n) -> (B, largest T_b) float64 on the host."""
     totals = segment_counts(cfg, tokens).tolist()
-    rows = [torch.from_numpy(retention_factors(total, cfg.retention)) for total in totals]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    factors = [torch.from_numpy(retention_factors(total, cfg.retention)) for total in totals]
+    return torch.nn.utils.rnn.pad_sequence(factors, batch_first=True)
 
 
 def update_memory(memory, written, factor, retention):
     """mem_{t+1} of the retention modes. Shapes: memory, written (B, M, D), factor (B, 1, 1)."""
-    if retention == "none":
-        return written
-    return factor * written if retention == "scale" else memory + factor * (written - memory)
+    updates = {
+        "none": lambda: written,
+        "scale": lambda: factor * written,
+        "integrate": lambda: memory + factor * (written - memory),
+        "online": lambda: memory + factor * (written - memory),
+    }
+    return updates[retention]()
 
 
 def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: bool = False):
@@ -144,12 +150,12 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
     L, B, live = cfg.segment_length, len(tokens), tokens != 0
     z = params["embed.token"].new_zeros(B, cfg.d_model)
     memory = params["memory.init"].expand(B, -1, -1) if cfg.num_memory else z.new_zeros(B, 0, cfg.d_model)
-    features = [relative_features(params, cfg, i) if cfg.astro else None for i in range(cfg.num_layers)]
+    phi_r = [relative_features(params, cfg, i) if cfg.astro else None for i in range(cfg.num_layers)]
     factors, totals, full = factors.to(z)[:, :, None, None], segment_counts(cfg, tokens), bool(live.all())
     for t in range(factors.shape[1]):
         part = tokens[:, t * L : (t + 1) * L]
         mask = None if full else row_mask(part, cfg.num_memory)
-        arguments = (memory, part, t, params, cfg, features, mask, skip_unread)
+        arguments = (memory, part, t, params, cfg, phi_r, mask, skip_unread)
         if checkpoint:
             written, read = run_checkpointed(segment, *arguments, use_reentrant=False)
         else:
@@ -157,9 +163,9 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
         z_next = read if cfg.pooling == "memory" else z + read
         memory_next = update_memory(memory, written, factors[:, t], cfg.retention)
         if not full:  # a sequence that ended keeps its memory and its readout
-            going_on = (t < totals)[:, None]
-            z_next = torch.where(going_on, z_next, z)
-            memory_next = torch.where(going_on[:, :, None], memory_next, memory)
+            continuing = (t < totals)[:, None]
+            z_next = torch.where(continuing, z_next, z)
+            memory_next = torch.where(continuing[:, :, None], memory_next, memory)
         z, memory = z_next, memory_next
     return z / live.sum(dim=1, keepdim=True) if cfg.pooling == "mean" else z
 

@@ -198,7 +198,8 @@ def trace(arguments: argparse.Namespace) -> int:
         picture = (arguments.out or Path()) / "trace.png"
         if write_timeline(picture, {method: step.events for method, step in steps.items()}):
             written.append(f"{picture}: what is alive when")
-    lines = [f"{recording['title']}: one training step, loss {recording['loss']:.4f}, all sizes in bytes"]
+    lines = [f"{recording['title']}: one training step, loss {recording['loss']:.4f}", *recording["words"]]
+    lines += ["", "below, all sizes are in bytes"]
     for method, step in steps.items():
         lines += ["", method.upper(), *event_lines(step.events)]
         peak, stored = step.stats["peak_cache_bytes"], step.stats["replay_buffer_bytes"]

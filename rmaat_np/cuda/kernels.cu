@@ -116,29 +116,29 @@ extern "C" __global__ void layer_norm_backward(const real* dout, const real* xha
     }
 }
 
-// Attention: B sequences, N rows, D = heads * m columns. mask and features are read only if has_mask, has_features.
+// Attention: B sequences, N rows, D = heads * m columns. mask and phi_r are read only if has_mask, has_phi_r.
 
 // phi(K), phi(K) + phi(R), and V, the last two masked. Rows of k and v are k_row and v_row numbers apart.
-// Shapes: features (N, D); mask (B N); slope, wrote, live_v (B N, D)
-extern "C" __global__ void write_forward(const real* k, const real* v, const real* features, const real* mask,
-                                         real* slope, real* wrote, real* live_v, int64 count, int64 N, int64 D,
-                                         int64 k_row, int64 v_row, int64 has_features, int64 has_mask) {
+// Shapes: phi_r (N, D); mask (B N); phi_k_unmasked, phi_k_plus_r, live_v (B N, D)
+extern "C" __global__ void write_forward(const real* k, const real* v, const real* phi_r, const real* mask,
+                                         real* phi_k_unmasked, real* phi_k_plus_r, real* live_v, int64 count, int64 N, int64 D,
+                                         int64 k_row, int64 v_row, int64 has_phi_r, int64 has_mask) {
     EACH(i, count)
     const int64 row = i / D, d = i % D;
     const real live = has_mask ? mask[row] : 1;
-    slope[i] = phi(k[row * k_row + d]);
-    wrote[i] = slope[i] * live + (has_features ? features[row % N * D + d] : 0);
+    phi_k_unmasked[i] = phi(k[row * k_row + d]);
+    phi_k_plus_r[i] = phi_k_unmasked[i] * live + (has_phi_r ? phi_r[row % N * D + d] : 0);
     live_v[i] = v[row * v_row + d] * live;
 }
 
 // The astrocyte's response g = (sum_n phi(k_n))^alpha, a warp per sequence and column; G has it in its head's row.
-// Shapes: slope (B, N, D); mask (B, N); total (B, D); G (B, heads, D)
-extern "C" __global__ void response(const real* slope, const real* mask, real* total, real* G, int64 columns, int64 N,
+// Shapes: phi_k_unmasked (B, N, D); mask (B, N); total (B, D); G (B, heads, D)
+extern "C" __global__ void response(const real* phi_k_unmasked, const real* mask, real* total, real* G, int64 columns, int64 N,
                                     int64 D, int64 heads, double alpha, double smallest, int64 has_mask) {
     EACH_ROW(column, lane, columns)
     const int64 b = column / D, d = column % D, head = d / (D / heads);
     real sum = 0;
-    for (int64 n = b * N + lane; n < (b + 1) * N; n += 32) sum += slope[n * D + d] * (has_mask ? mask[n] : 1);
+    for (int64 n = b * N + lane; n < (b + 1) * N; n += 32) sum += phi_k_unmasked[n * D + d] * (has_mask ? mask[n] : 1);
     sum = at_least(warp_sum(sum), (real)smallest);
     const real g = alpha == 1 ? sum : pow(sum, (real)alpha);
     if (lane == 0) total[column] = sum;
@@ -193,8 +193,8 @@ extern "C" __global__ void read_backward(const real* dy, const real* y, const re
 }
 
 // dK and dV from dphi(K) and dV of the products; dG is read if has_feedback: column D + head of dH.
-// Shapes: dphi, dv, slope (B N, D); mask (B N); dH (B, D, D + heads); total (B, D); dkv (B N, 2 D)
-extern "C" __global__ void write_backward(const real* dphi, const real* dv, const real* slope, const real* mask,
+// Shapes: dphi, dv, phi_k_unmasked (B N, D); mask (B N); dH (B, D, D + heads); total (B, D); dkv (B N, 2 D)
+extern "C" __global__ void write_backward(const real* dphi, const real* dv, const real* phi_k_unmasked, const real* mask,
                                           const real* dH, const real* total, real* dkv, int64 count, int64 N, int64 D,
                                           int64 heads, double alpha, int64 has_feedback, int64 has_mask) {
     EACH(i, count)
@@ -205,7 +205,7 @@ extern "C" __global__ void write_backward(const real* dphi, const real* dv, cons
         const real dg = dH[column * (D + heads) + D + d / (D / heads)];
         du += alpha == 1 ? dg : dg * (real)alpha * pow(total[column], (real)(alpha - 1));
     }
-    dkv[row * 2 * D + d] = du * live * phi_slope(slope[i]);
+    dkv[row * 2 * D + d] = du * live * phi_slope(phi_k_unmasked[i]);
     dkv[row * 2 * D + D + d] = dv[i] * live;
 }
 

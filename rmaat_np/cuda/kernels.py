@@ -117,22 +117,28 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
     phi_q, _ = phi_forward(q)
     cache = {"phi_q": phi_q, "mask": mask, "astro": phi_r is not None, "alpha": alpha, "num_heads": num_heads}
     (k, k_row), (v, v_row) = _evenly_spaced(k), _evenly_spaced(v)
-    slope, phi_k_plus_r, live_v = (xp.empty(k.shape, dtype=k.dtype) for _ in range(3))
+    phi_k_unmasked, phi_k_plus_r, live_v = (xp.empty(k.shape, dtype=k.dtype) for _ in range(3))
     optional = (k if x is None else xp.ascontiguousarray(x) for x in (phi_r, mask))  # what is None is not read
-    arguments = *optional, slope, phi_k_plus_r, live_v, k.size, length, width, k_row, v_row
+    arguments = *optional, phi_k_unmasked, phi_k_plus_r, live_v, k.size, length, width, k_row, v_row
     launch("write_forward", k.dtype, k.size, k, v, *arguments, int(phi_r is not None), int(mask is not None))
 
     product = phi_k_plus_r.swapaxes(1, 2) @ live_v  # (B, D, D): every head with every head
     H = xp.empty((batch, num_heads, width // num_heads, width // num_heads), dtype=k.dtype)
     _own_blocks(product, H, num_heads / width)  # 1/m
-    cache |= {"phi_k_unmasked": slope, "v": live_v, "phi_k_plus_r": phi_k_plus_r, "H": H, "feedback": use_feedback}
+    cache |= {
+        "phi_k_unmasked": phi_k_unmasked,
+        "v": live_v,
+        "phi_k_plus_r": phi_k_plus_r,
+        "H": H,
+        "feedback": use_feedback,
+    }
     if not use_feedback:
         y = phi_q @ _join_heads(H)
         return y, cache | {"y": y}
     total = xp.empty((batch, 1, width), dtype=k.dtype)
     G = xp.empty((batch, num_heads, width), dtype=k.dtype)
     arguments = total, G, total.size, length, width, num_heads, float(alpha), SMALLEST, int(mask is not None)
-    launch("response", k.dtype, 32 * total.size, slope, slope if mask is None else mask, *arguments)
+    launch("response", k.dtype, 32 * total.size, phi_k_unmasked, phi_k_unmasked if mask is None else mask, *arguments)
     read = phi_q @ _join_heads(H, G)  # (B, Nq, D + h)
     y, P = xp.empty_like(phi_q), xp.empty(phi_q.shape[:2] + (num_heads,), dtype=k.dtype)
     launch("read_forward", k.dtype, y.size, read, y, P, y.size, width, num_heads, SMALLEST)
@@ -142,7 +148,7 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
 def astromorphic_attention_backward(dy, cache):
     """`attention.astromorphic_attention_backward`."""
     xp, H, num_heads, mask = backend.xp, cache["H"], cache["num_heads"], cache["mask"]
-    phi_q, phi_k_plus_r, v, slope = contiguous(
+    phi_q, phi_k_plus_r, v, phi_k_unmasked = contiguous(
         cache["phi_q"], cache["phi_k_plus_r"], cache["v"], cache["phi_k_unmasked"]
     )
     batch, length, width = v.shape
@@ -160,7 +166,16 @@ def astromorphic_attention_backward(dy, cache):
     dphi_r = dphi_k.sum(axis=0) if cache["astro"] else None
 
     dkv = xp.empty((batch, length, 2 * width), dtype=dy.dtype)
-    arguments = dphi_k, dv, slope, v if mask is None else xp.ascontiguousarray(mask), product, total, dkv, v.size
+    arguments = (
+        dphi_k,
+        dv,
+        phi_k_unmasked,
+        v if mask is None else xp.ascontiguousarray(mask),
+        product,
+        total,
+        dkv,
+        v.size,
+    )
     sizes = length, width, num_heads, float(cache["alpha"]), int(cache["feedback"]), int(mask is not None)
     launch("write_backward", dy.dtype, v.size, *arguments, *sizes)
     return phi_backward(dphi_q, {"phi": phi_q}), dkv, dphi_r

@@ -149,6 +149,7 @@ class Dataset:
     vocab_size: ids, the padding token 0 among them
     max_length: tokens of the longest row that the task admits
     decode: turns the tokens of one row back into text
+    as_text: False when that text is a picture, which is shown whole
     """
 
     task: str
@@ -159,6 +160,7 @@ class Dataset:
     val: Split
     test: Split
     decode: Callable[[np.ndarray], str]
+    as_text: bool = True
 
     @property
     def pair(self) -> bool:

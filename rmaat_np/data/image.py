@@ -61,7 +61,7 @@ def load(
     train = stored_split(files, store, "image-train-1", lambda: splits()["train"])
     test = stored_split(files, store, "image-test-1", lambda: splits()["test"])
     train, val = hold_out(train, seed, source)
-    return Dataset("image", VOCAB_SIZE, CLASSES, LENGTH, train, val, test, decode)
+    return Dataset("image", VOCAB_SIZE, CLASSES, LENGTH, train, val, test, decode, as_text=False)
 
 
 def read_images(source: Path) -> dict[str, Split]:

@@ -101,12 +101,10 @@ def check_targets(split: Split, source: object = "listops") -> None:
             raise InputError(f"{source}: row {row + 1} has target {split.labels[row]}, its value is {value}; mend it")
 
 
-def load(
-    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
-) -> Dataset:
+def load(data_dir: AnyPath, *, max_length: int | None = None, cache_dir: AnyPath | None = None) -> Dataset:
     """LRA's own three files; rows are never cut, one longer than max_length tokens (2,000 by default) is an error.
 
-    data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
+    data_dir: the folder of the three files, or one above it as EXPECTED lists
     Raises: InputError for a missing file or a bad line, naming file and line.
     """
     max_length = check_integer("max_length", MAX_LENGTH if max_length is None else max_length, 1)

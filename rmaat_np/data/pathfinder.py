@@ -60,7 +60,7 @@ def load(data_dir: AnyPath, *, difficulty: str = "hard", seed: int = 0, cache_di
         raise InputError(f"{folder}: {len(split)} images are too few for splits of 80/10/10; give at least 10")
     order = np.random.default_rng(seed).permutation(len(split))
     train, val, test = divide(split, order)
-    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode)
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode, as_text=False)
 
 
 def find_folder(data_dir: Path, difficulty: str) -> Path:

@@ -50,7 +50,7 @@ def generate_dataset(cache_dir: AnyPath, *, difficulty: str = "hard", count: int
     split = stored_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
     # The images are independent draws already: the order needs no shuffling.
     train, val, test = divide(split, np.arange(count))
-    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode)
+    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode, as_text=False)
 
 
 def generate(

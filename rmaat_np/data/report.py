@@ -5,7 +5,6 @@ import numpy as np
 from ..errors import escaped
 from . import listops
 from .dataset import Dataset, Split
-from .tasks import TASKS
 
 CHECKED = 2_000  # rows of each split whose ListOps target is evaluated again; 96,000 would take 10 to 20 s
 SHOWN = 300  # characters of a text
@@ -39,7 +38,7 @@ def _shown(dataset: Dataset, split: Split, row: int) -> list[str]:
     lines = []
     for document in range(split.documents):
         text = dataset.decode(split.sequence(row, document))
-        if TASKS[dataset.task].as_text and len(text) > SHOWN:
+        if dataset.as_text and len(text) > SHOWN:
             text = text[:SHOWN] + " ..."
         lines += ["    " + escaped(line) for line in text.split("\n")]
     return lines

@@ -33,12 +33,10 @@ FOLDERS = ("", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_
 SPLITS = ("train", "eval", "test")
 
 
-def load(
-    data_dir: AnyPath, *, max_length: int | None = None, seed: int = 0, cache_dir: AnyPath | None = None
-) -> Dataset:
+def load(data_dir: AnyPath, *, max_length: int | None = None, cache_dir: AnyPath | None = None) -> Dataset:
     """LRA's AAN pairs with the release's own splits, each document cut at max_length bytes (4,000 by default).
 
-    data_dir: the folder of the three files, or one above it as EXPECTED lists; seed: unused, nothing is drawn
+    data_dir: the folder of the three files, or one above it as EXPECTED lists
     Memory: one byte a token, so the full training split takes 1.2 GB.
     Raises: InputError for a missing file or a bad line, naming file and line.
     """

@@ -1,10 +1,10 @@
-"""The tasks, in one table: how each is loaded, which files it takes, and how a row is shown."""
+"""The tasks, in one table: how each is loaded, which options that takes, and which files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..system.terminal import warn
 from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
 from .dataset import Dataset
@@ -20,17 +20,19 @@ class Task:
 
     load(options, data_dir, cache_dir): its Dataset; options: the preset's data table; cache_dir may be None
     found(options, data_dir): the files or the folder that load would read; empty for data that are drawn
+    options: the name of every option, with its type; numbers are 1 or more
     expected: the files that a user must provide, as a tree; empty if there are none
-    as_text: True when a row reads as text, False when it is a picture
     rows: at least so many have train, val and test of the whole data set; None if there is none to read
+    classes: what each label means, in words; empty where the label is itself the answer, a digit
     Raises: both functions raise InputError naming what is missing or wrong.
     """
 
     load: Callable[[dict, Path, Path | None], Dataset]
     found: Callable[[dict, Path], list[Path]]
-    expected: str
-    as_text: bool
+    options: dict[str, type]
+    expected: str = ""
     rows: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
@@ -40,8 +42,7 @@ def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath
     A part of the data set is read, too; stderr then says how much of it there is.
     Raises: InputError naming what is missing or wrong.
     """
-    if task not in TASKS:
-        raise InputError(f"task {task!r} is unknown; choose {', '.join(TASKS)}")
+    check_options(task, options)
     dataset = TASKS[task].load(options, Path(data_dir), Path(cache_dir) if cache_dir else None)
     if options.get("source", "files") == "files" and (whole := TASKS[task].rows):
         found = (len(dataset.train), len(dataset.val), len(dataset.test))
@@ -53,11 +54,37 @@ def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath
     return dataset
 
 
+def check_options(task: str, options: dict) -> None:
+    """Refuse a task that is unknown, and options that its reader does not know, or of another type.
+
+    Raises: InputError naming the task, or the option and what it may be.
+    """
+    if not isinstance(task, str) or task not in TASKS:
+        raise InputError(f"task {task!r} is unknown; the tasks with a reader are {', '.join(TASKS)}")
+    if not isinstance(options, dict):
+        raise InputError(f"the options of task {task} are {options!r:.40}, but they must be a dict")
+    known = TASKS[task].options
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(f"{name} is no data option of task {task}; there are {', '.join(known) or 'none'}")
+        if known[name] is int:
+            check_integer(name, value, 1)
+        elif not isinstance(value, str):
+            raise InputError(f"{name} is {value!r:.40}, but it must be text")
+
+
+def _option(options: dict, name: str):
+    """Raises: InputError if the option is missing."""
+    if name not in options:
+        raise InputError(f"the data option {name} is missing")
+    return options[name]
+
+
 def _load_listops(options, data_dir, cache_dir):
     source = _source("listops", options, "short", "files", "generated")
     if source == "short":
-        limits = {key: options[key] for key in ("min_length", "max_length", "max_depth", "max_args")}
-        rows = (options["train_rows"], 1_000, 2_000)
+        limits = {key: _option(options, key) for key in ("min_length", "max_length", "max_depth", "max_args")}
+        rows = (_option(options, "train_rows"), 1_000, 2_000)
         return listops_generator.load_short(cache_dir or data_dir / STORE, rows=rows, **limits)
     if source == "generated":
         cache_dir, data_dir = cache_dir or data_dir / STORE, data_dir / listops.GENERATED
@@ -76,13 +103,14 @@ def _find_listops(options, data_dir):
 def _load_pathfinder(options, data_dir, cache_dir):
     if _source("pathfinder", options, "files", "generated") == "generated":
         folder = cache_dir or data_dir / STORE
-        return pathfinder_generator.generate_dataset(folder, difficulty=options["difficulty"], count=options["images"])
-    return pathfinder.load(data_dir, difficulty=options["difficulty"], cache_dir=cache_dir)
+        count = _option(options, "images")
+        return pathfinder_generator.generate_dataset(folder, difficulty=_option(options, "difficulty"), count=count)
+    return pathfinder.load(data_dir, difficulty=_option(options, "difficulty"), cache_dir=cache_dir)
 
 
 def _find_pathfinder(options, data_dir):
     files = options.get("source", "files") == "files"
-    return [pathfinder.find_folder(data_dir, options["difficulty"])] if files else []
+    return [pathfinder.find_folder(data_dir, _option(options, "difficulty"))] if files else []
 
 
 def _load_files(reader):
@@ -102,31 +130,46 @@ def _source(task: str, options: dict, *known: str) -> str:
     return source
 
 
+FROM_FILES = {"source": str, "max_length": int}  # the options of a task that is only read from its files
 TASKS = {
-    "listops": Task(_load_listops, _find_listops, listops.EXPECTED, as_text=True, rows=(96_000, 2_000, 2_000)),
+    "listops": Task(
+        _load_listops,
+        _find_listops,
+        {"source": str, "min_length": int, "max_length": int, "max_depth": int, "max_args": int, "train_rows": int},
+        listops.EXPECTED,
+        rows=(96_000, 2_000, 2_000),
+    ),
     "text": Task(
         _load_files(text),
         lambda _, folder: [locate(folder, text.LAYOUT)],
+        FROM_FILES,
         text.EXPECTED,
-        as_text=True,
         rows=(22_500, 2_500, 25_000),
+        classes=("the review is negative", "the review is positive"),
     ),
     "retrieval": Task(
         _load_files(retrieval),
         lambda _, folder: retrieval.find_files(folder),
+        FROM_FILES,
         retrieval.EXPECTED,
-        as_text=True,
         rows=(147_086, 18_090, 17_437),
+        classes=("neither paper cites the other", "one paper cites the other"),
     ),
     "image": Task(
         _load_files(image),
         lambda _, folder: [locate(folder, image.LAYOUT)],
+        FROM_FILES,
         image.EXPECTED,
-        as_text=False,
         rows=(45_000, 5_000, 10_000),
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
-    "pathfinder": Task(  # of the 200,000 easy images, one is empty in the release
-        _load_pathfinder, _find_pathfinder, pathfinder.EXPECTED, as_text=False, rows=(160_000, 19_999, 19_999)
+    "pathfinder": Task(
+        _load_pathfinder,
+        _find_pathfinder,
+        {"source": str, "difficulty": str, "images": int},
+        pathfinder.EXPECTED,
+        rows=(160_000, 19_999, 19_999),  # of the 200,000 easy images, one is empty in the release
+        classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
     ),
-    "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], "", as_text=True),
+    "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], {"class_within": int, "length": int}),
 }

@@ -1,9 +1,10 @@
-"""One training step as a list of events, and the events as lines and sentences.
+"""One training step as a list of events, and the events as lines.
 
-The events are those that `loss_and_grads` reports to an observer; `ledger.Event` says what each one means.
+The events are those that `loss_and_grads` reports to an observer; `ledger.Event` says what each one means. The trace
+adds one to each shard: "turn", the turning point between the last segment's run and the way back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,15 +12,16 @@ from .. import backend
 from ..config import Config
 from ..step import loss_and_grads
 
-__all__ = ["TraceEvent", "TracedStep", "event_lines", "explain", "first_shard", "same_gradients", "trace_step"]
+__all__ = ["TraceEvent", "TracedStep", "event_lines", "first_shard", "same_gradients", "trace_step"]
 
 
 @dataclass(frozen=True, eq=False)
 class TraceEvent:
-    """An event of a training step: a `ledger.Event` whose array is a copy on the host.
+    """An event of a training step: a `ledger.Event` whose array is a copy on the host, or the turning point.
 
-    kind, segment, shard, nbytes, caches, buffer: as of `ledger.Event`; caches and buffer are the bytes held afterwards
-    array: memory tokens, or for "backward" their gradient (B, M, D); None for "drop"
+    kind: as of `ledger.Event`, or "turn": all segments are read, the loss is known, the way back begins
+    segment, shard, nbytes, caches, buffer: as of `ledger.Event`; caches and buffer are the bytes held afterwards
+    array: memory tokens, or for "backward" their gradient (B, M, D); None for "drop" and "turn"
     norm: the square root of the sum of the array's squares, all sequences together; None without an array
     """
 
@@ -58,6 +60,8 @@ def trace_step(
         array = None if event.array is None else np.array(backend.to_host(event.array))
         norm = None if array is None else float(np.sqrt(np.square(array, dtype=float).sum()))
         sizes = (int(event.nbytes), int(event.caches), int(event.buffer))
+        if event.kind in ("release", "backward") and events[-1].kind == "forward":
+            events.append(replace(events[-1], kind="turn", nbytes=0, array=None, norm=None))
         events.append(TraceEvent(event.kind, event.segment, event.shard, *sizes, array, norm))
 
     loss, grads, stats = loss_and_grads(params, cfg, tokens, labels, method, seed, step, observer=observe)
@@ -105,59 +109,6 @@ def _cells(event: TraceEvent) -> tuple[str, ...]:
         norm = f"{'gradient' if event.kind == 'backward' else 'memory'} {event.norm:.4g}"
         if len(event.array) == 0:
             norm = "every sequence ends here"
+    if event.kind == "turn":
+        norm = "the loss is known"
     return event.kind, segment, shape, size, f"{event.caches:,}", f"{event.buffer:,}", norm
-
-
-def explain(event: TraceEvent, last: int, gone_back: bool) -> str:
-    """What happens at an event, and why.
-
-    last: the last segment, counted from 0; gone_back: has the gradient gone back through the event's segment already
-    """
-    t, size = event.segment, _show_bytes(event.nbytes)
-    norm = "" if event.norm is None else f"{event.norm:.3g}"
-    match event.kind:
-        case "store":
-            return (
-                f"The memory tokens that enter segment {t + 1} go into the replay buffer ({size}). "
-                "These tokens and those of the segment suffice to run the segment again on the way back."
-            )
-        case "forward" if t < last:
-            return (
-                f"Segment {t + 1} is run. The intermediate results that its gradient will need form a cache of {size}. "
-                f"Its memory tokens, norm {norm}, go on to segment {t + 2}."
-            )
-        case "forward":
-            return (
-                f"Segment {t + 1}, the last one, is run, and its cache takes {size}. Now the loss is known. "
-                "The way back begins in this segment, so both methods still have its cache."
-            )
-        case "drop" if gone_back:
-            return f"The cache of segment {t + 1} has done its work: {size} are free again."
-        case "drop":
-            return (
-                f"The cache of segment {t + 1} is given up before the next one is built: {size} are free. "
-                "AMRB will rebuild it from the stored memory tokens when the gradient comes back."
-            )
-        case "release":
-            return (
-                f"The way back reaches segment {t + 1}. "
-                f"The memory tokens that entered this segment leave the replay buffer ({size})."
-            )
-        case "replay":
-            return (
-                f"Segment {t + 1} is run a second time, from the memory tokens just released. The cache of {size} "
-                "comes out the same to the last bit, so the gradient will too."
-            )
-    goal = f"segment {t}" if t else "the learned memory tokens that every sequence starts from"
-    return (
-        f"The gradient goes back through segment {t + 1} with the help of the segment's cache. "
-        f"What arrives at the memory tokens that entered the segment, norm {norm}, goes on to {goal}."
-    )
-
-
-def _show_bytes(count: int) -> str:
-    """Bytes for people: 1 kB is 1,000 bytes."""
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:,} B"

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend
 from ..config import Config
 from ..data import TASKS, Dataset
 from ..data.batches import BatchOrder
 from ..errors import InputError
-from ..segments import Shard, check_tokens, cut_shards, shard_size
+from ..segments import shard_size
 from ..step import METHODS
 from ..system.files import write_atomically
 from ..training.run import first_params
 from ..training.settings import Settings
-from .events import TracedStep, TraceEvent, explain, first_shard, same_gradients, trace_step
+from .events import TracedStep, TraceEvent, first_shard, same_gradients, trace_step
+from .row import TracedRow, trace_row
+from .words import LABELS, describe_answer, describe_update, explain, percent, word_lines
 
 __all__ = ["trace_run", "write_page"]
 
@@ -31,7 +32,7 @@ def trace_run(
     """Trace the first training step of a run, with fresh parameters or those of `init`, by both methods.
 
     batch_size: rows of the batch; None: ROWS, or as many as fit into one shard
-    -> steps by method; the recording for `write_page`
+    -> steps by method; the recording for `write_page`, whose "words" are lines to print beside `event_lines`
     Raises: InputError for settings that do not fit the data, and as `first_params`.
     """
     cfg, train = settings.config(dataset), settings.train
@@ -40,49 +41,53 @@ def trace_run(
     tokens, labels = dataset.train.batch(order.rows(0))
     params = first_params(cfg, train)
     steps = {method: trace_step(params, cfg, tokens, labels, method, train.seed, 0) for method in METHODS}
-    shown = _sequence_shown(tokens, labels, cfg, params["embed.token"].dtype)
+    row = trace_row(params, cfg, tokens, labels, train.seed, 0)
     title = f"{settings.task}, preset {settings.preset}, model {settings.model}"
-    return steps, {"title": title} | _recording(steps, cfg, dataset, len(labels), *shown)
-
-
-def _sequence_shown(tokens, labels, cfg: Config, dtype) -> tuple[int, np.ndarray, int]:
-    """The sequence whose tokens and maps the page shows: the first one of the first shard, so one of the longest.
-
-    -> its row among the sequences of the batch, its tokens, its shard's number of segments
-    """
-    sequences = check_tokens(tokens, cfg)
-    shard: Shard = cut_shards(sequences, labels, cfg, dtype, shard_size(cfg, len(labels), 1))[0]
-    row = int(backend.to_host(shard.rows)[0])
-    return row, sequences[row], shard.num_segments
+    return steps, {"title": title} | _recording(steps, cfg, dataset, len(labels), row)
 
 
 def _recording(
-    steps: dict[str, TracedStep], cfg: Config, dataset: Dataset, count: int, row: int, sequence, num_segments: int
+    steps: dict[str, TracedStep], cfg: Config, dataset: Dataset, count: int, row: TracedRow
 ) -> dict[str, Any]:
-    """What the page shows, as plain values. count: rows of the batch; row, sequence: as of `_sequence_shown`."""
+    """What the page shows, as plain values. count: rows of the batch."""
     events = {method: first_shard(step.events) for method, step in steps.items()}
     maps = {
         kind: [_round_all(event.array[0]) for event in events["amrb"] if event.kind == kind and event.array is not None]
         for kind in ("store", "backward")
     }
-    document = f", document {row % 2 + 1}" if cfg.pair else ""
+    document = f", document {row.document + 1}" if cfg.pair else ""
+    place = f"row {row.number + 1} of {count}"
+    classes = TASKS[dataset.task].classes if dataset.task in TASKS else ()
+    answer = describe_answer(row, f"In {place}", classes)
     return {
-        "row": f"row {row // (1 + cfg.pair) + 1} of {count}{document}",
+        "row": place + document,
         "loss": steps["amrb"].loss,
+        "answer": answer,
+        "words": word_lines(steps, row, answer),
         "same": same_gradients(steps),
-        "tokens": [_show_tokens(dataset, sequence, t, cfg.segment_length) for t in range(num_segments)],
+        "labels": LABELS,
+        "tokens": [_show_tokens(dataset, row.tokens, t, cfg.segment_length) for t in range(row.num_segments)],
+        "updates": _updates(row),
         "shape": [cfg.num_memory, cfg.d_model],
         "memory": maps["store"],
         "gradient": maps["backward"][::-1],
-        "methods": {method: page_events(events[method], num_segments - 1) for method in METHODS},
+        "methods": {method: page_events(events[method], row, answer) for method in METHODS},
     }
+
+
+def _updates(row: TracedRow) -> list[dict[str, str]]:
+    """What the memory update after each segment but the last does: in short, and in a sentence."""
+    return [
+        {"short": f"takes over {percent(float(factor))}", "says": describe_update(row, t)}
+        for t, factor in enumerate(row.factors[:-1])
+    ]
 
 
 def _show_tokens(dataset: Dataset, sequence, t: int, length: int) -> str:
     """A segment's tokens as text where the task has any, else as ids."""
     tokens = sequence[t * length : (t + 1) * length]
     tokens = tokens[tokens > 0]
-    return dataset.decode(tokens) if TASKS[dataset.task].as_text else " ".join(map(str, tokens.tolist()))
+    return dataset.decode(tokens) if dataset.as_text else " ".join(map(str, tokens.tolist()))
 
 
 def _round_all(array) -> list[float]:
@@ -90,15 +95,18 @@ def _round_all(array) -> list[float]:
     return [float(f"{value:.3g}") for value in np.asarray(array, dtype=float).ravel()]
 
 
-def page_events(events: list[TraceEvent], last: int) -> list[dict]:
-    """The events as the page reads them: without their arrays, each with its explanation. last: the last segment."""
+def page_events(events: list[TraceEvent], row: TracedRow, answer: str = "") -> list[dict]:
+    """The events as the page reads them: without their arrays, each with its explanation.
+
+    row: the one shown; answer: as from `describe_answer`
+    """
     shown, gone_back = [], set()
     for event in events:
         if event.kind == "backward":
             gone_back.add(event.segment)
         plain = {"event": event.kind, "segment": event.segment, "norm": event.norm}
         sizes = {"nbytes": event.nbytes, "caches": event.caches, "buffer": event.buffer}
-        shown.append(plain | sizes | {"says": explain(event, last, event.segment in gone_back)})
+        shown.append(plain | sizes | {"says": explain(event, row, event.segment in gone_back, answer)})
     return shown
 
 

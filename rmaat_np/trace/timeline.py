@@ -6,6 +6,7 @@ import numpy as np
 
 from ..system.pictures import draw_if_possible
 from .events import TraceEvent, first_shard
+from .words import LABELS
 
 __all__ = ["TIMELINE_SIZE", "draw_timeline", "spans", "write_timeline"]
 
@@ -58,7 +59,7 @@ def draw_timeline(figure, recordings: dict[str, list[TraceEvent]]) -> None:
         for axis in (above, below):
             axis.spines[["top", "right"]].set_visible(False)
     named = {label: mark for axis in axes[0] for mark, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=-(-len(named) // 2), frameon=False)
 
 
 def _draw_alive(axis, events):
@@ -71,7 +72,9 @@ def _draw_alive(axis, events):
     for kind, (marker, face) in MARKS.items():
         points = [(event.segment + 1, i) for i, event in enumerate(events) if event.kind == kind]
         if points:
-            axis.plot(*zip(*points, strict=True), marker, color="black", markerfacecolor=face, label=kind)
+            axis.plot(*zip(*points, strict=True), marker, color="black", markerfacecolor=face, label=LABELS[kind])
+    for i in (i for i, event in enumerate(events) if event.kind == "turn"):
+        axis.axhline(i, color="black", linestyle="--", linewidth=1, label=LABELS["turn"])
     segments = max(event.segment for event in events) + 1
     axis.set_xlim(0.4, segments + 0.6)
     axis.set_xticks(range(1, segments + 1, -(-segments // 16)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from helpers import image_files
-from helpers.data_trees import ARCHIVED, FILES, assert_same, expected, load, write_tree
+from helpers.data_trees import ARCHIVED, FILES, assert_same, expected, load, options_of, write_tree
 
 from rmaat_np.data import TASKS, load_dataset
 from rmaat_np.errors import InputError
@@ -191,7 +191,7 @@ def test_binary_batches_in_the_pickles_folder_are_foreign(tmp_path):
 @pytest.mark.parametrize("task", TASKS_OF_FILES)
 def test_counts_that_are_not_the_whole_data_sets_are_said(task, tmp_path, capsys):
     root = write_tree(tmp_path, FILES[task])
-    options = {"source": "files", "difficulty": "hard"}
+    options = options_of(task)
     for _ in range(2):  # read, then taken from the stored arrays
         dataset = load_dataset(task, options, root)
         out, err = capsys.readouterr()
@@ -205,13 +205,13 @@ def test_of_a_whole_data_set_nothing_is_said(task, tmp_path, capsys, monkeypatch
     root, here = write_tree(tmp_path, FILES[task]), expected(task)
     rows = (len(here.train), len(here.val), len(here.test))
     monkeypatch.setitem(TASKS, task, replace(TASKS[task], rows=rows))
-    load_dataset(task, {"source": "files", "difficulty": "hard"}, root)
+    load_dataset(task, options_of(task), root)
     assert capsys.readouterr() == ("", "")
 
 
 def test_drawn_data_is_whole_by_definition(tmp_path, capsys):
     load_dataset("pathfinder", {"source": "generated", "difficulty": "easy", "images": 20}, tmp_path)
-    load_dataset("recall", {"rows": (5, 5, 5)}, tmp_path)
+    load_dataset("recall", {"length": 8, "class_within": 8}, tmp_path)
     assert capsys.readouterr() == ("", "")
 
 

@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from helpers.data_trees import FILES, expected, write_tree
+from helpers.data_trees import FILES, expected, options_of, write_tree
 
 import run_lra
 from rmaat_np.data import listops, listops_generator, load_dataset, report, tasks
@@ -63,7 +63,9 @@ def test_folders_found_are_named(tmp_path):
 def test_a_dataset_is_loaded_by_names_too(tmp_path):
     root = write_tree(tmp_path, FILES["text"])
     assert len(load_dataset("text", {}, str(root), str(tmp_path / "store")).test) == 4
-    with pytest.raises(InputError, match="task 'imdb' is unknown; choose listops, text, retrieval"):
+    with pytest.raises(
+        InputError, match="task 'imdb' is unknown; the tasks with a reader are listops, text, retrieval"
+    ):
         load_dataset("imdb", {}, root)
 
 
@@ -117,14 +119,14 @@ def test_folders_whose_names_are_no_utf_8(task, tmp_path, capsys):
     """They are read and their arrays are stored; what is said of them is printable."""
     root = write_tree(tmp_path / os.fsdecode(b"d\xff\x1b[31m"), FILES[task])
     for _ in range(2):
-        load_dataset(task, {"source": "files", "difficulty": "hard"}, root)
+        load_dataset(task, options_of(task), root)
     err = capsys.readouterr().err
     assert err.count("\n") == 2 and all(line.isprintable() for line in err.splitlines()) and "d\\udcff\\x1b[31m" in err
     assert len(list((root / ".rmaat_cache").iterdir())) == {"listops": 3, "retrieval": 3, "pathfinder": 1}.get(task, 2)
     path = root / min(FILES[task], key=len)
     path.write_bytes(b"\xff" * 7)
     with pytest.raises(InputError, match=re.escape("d\\udcff\\x1b[31m")) as error:
-        load_dataset(task, {"source": "files", "difficulty": "hard"}, root)
+        load_dataset(task, options_of(task), root)
     assert str(error.value).isprintable()
 
 

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from helpers.data_trees import FILES, expected, write_tree
 
-from rmaat_np.data import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
+from rmaat_np.data import (
+    image,
+    listops,
+    listops_generator,
+    load_dataset,
+    pathfinder,
+    pathfinder_generator,
+    recall,
+    retrieval,
+    text,
+)
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.data.dataset import Split, make_split
 from rmaat_np.errors import InputError
@@ -176,3 +186,24 @@ def test_padding_of_a_picture_is_black():
 def test_a_byte_that_would_wrap_to_padding():
     with pytest.raises(InputError, match="byte 3 of the texts is 0xFF"):
         text.byte_split(bytearray(b"ab\xff"), [3], [0])
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("recall", {"x": 1}, "x is no data option of task recall; there are class_within, length"),
+        ("recall", None, "options of task recall are None"),
+        ("listops", {"source": "short"}, "the data option min_length is missing"),
+        ("listops", {"max_lenght": 3}, "max_lenght is no data option"),
+        ("pathfinder", {"source": "generated"}, "the data option images is missing"),
+        ("pathfinder", {"source": "files"}, "the data option difficulty is missing"),
+        ("recall", {"length": 0}, "length is 0, but it must be a whole number, at least 1"),
+        ("recall", {"length": "8"}, "length is '8'"),
+        ("listops", {"source": 3}, "source is 3, but it must be text"),
+        ([], {}, r"task \[\] is unknown"),
+        ("mine", {}, "task 'mine' is unknown"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(task, options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        load_dataset(task, options, tmp_path)

@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, " ": 32}
+KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, " ": 32, "Escape": 27, "?": 191, "m": 77, "t": 84}
 PATIENCE = 60  # seconds for one answer
 
 

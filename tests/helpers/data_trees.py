@@ -58,3 +58,9 @@ def assert_same(found: Dataset, wanted: Dataset) -> None:
     for name in ("train", "val", "test"):
         for field in ("tokens", "offsets", "labels"):
             np.testing.assert_array_equal(getattr(getattr(found, name), field), getattr(getattr(wanted, name), field))
+
+
+def options_of(task: str) -> dict:
+    """The data options with which a task is read from its files."""
+    options = {"source": "files", "difficulty": "hard"}
+    return {name: options[name] for name in options.keys() & TASKS[task].options.keys()}

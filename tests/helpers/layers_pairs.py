@@ -7,7 +7,8 @@ from rmaat_np import dropout, layers, model
 from rmaat_np.params import block_params
 
 TOKENS = np.array([[1, 4, 1], [0, 1, 2]])  # 1 three times, 3 never
-MANY_TOKENS = np.array([[129, 4, 1, 4], [0, 129, 2, 4]])  # of 130, the last of them twice
+LAST = layers.ONE_HOT_LIMIT + 1
+MANY_TOKENS = np.array([[LAST, 4, 1, 4], [0, LAST, 2, 4]])  # of a table that is summed by sorting
 LABELS = np.array([2, 0, 2, 1])
 
 
@@ -47,7 +48,9 @@ PAIRS = {
     "gelu": pair_of(layers, "gelu", {"x": 2 * normal(x=(3, 7))["x"]}),
     "relu": pair_of(layers, "relu", normal(x=(3, 7))),
     "embedding": pair_of(layers, "embedding", normal(table=(5, 4)), tokens=TOKENS),
-    "embedding, large table": pair_of(layers, "embedding", normal(table=(130, 2)), tokens=MANY_TOKENS),
+    "embedding, large table": pair_of(
+        layers, "embedding", normal(table=(layers.ONE_HOT_LIMIT + 2, 2)), tokens=MANY_TOKENS
+    ),
     "softmax cross-entropy": pair_of(layers, "softmax_cross_entropy", normal(logits=(4, 3)), labels=LABELS, weight=0.3),
     "dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=KEY, site="attention"),
     "no dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=None, site="attention"),

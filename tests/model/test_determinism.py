@@ -37,7 +37,7 @@ def test_same_workers_same_bits(data, workers):
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_other_workers_within_a_millionth_after_100_steps(data, workers):
-    """In float64. The batch is cut elsewhere, so sums are rounded otherwise; in float32 that grows: see the README."""
+    """In float64. The batch is cut elsewhere, so sums are rounded otherwise; for float32 see tests/README.md."""
     one, other = trained(data, 1, "float64"), trained(data, workers, "float64")
     assert max(np.abs(one[name] - other[name]).max() for name in one) < 1e-6
     assert any(one[name].tobytes() != other[name].tobytes() for name in one), "the cut is the same: this shows nothing"

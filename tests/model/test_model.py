@@ -175,3 +175,49 @@ def test_arrays_of_others_are_read(convert):
     params, (tokens, labels) = random_params(CFG), ragged_batch(CFG)
     expected = rn.loss_and_grads(params, CFG, tokens, labels)
     check_same(rn.loss_and_grads(params, CFG, convert(tokens), convert(labels))[:2], expected[:2])
+
+
+def rows_with(change, pair):
+    """Four rows, the third of them changed (of a pair its second document). -> tokens"""
+    tokens = np.tile([1, 2, 3], (4, 2, 1)) if pair else np.tile([1, 2, 3], (4, 1))
+    change(tokens[2, 1] if pair else tokens[2])
+    return tokens
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([1, CFG.vocab_size, 1], "row 2 has an id outside 0 to"),  # the smallest id that is none
+        ([1, 1, -1], "row 2 has an id outside 0 to"),
+        ([0, 0, 0], "row 2 is empty"),
+        ([0, 1, 1], "row 2 begins with padding"),
+    ],
+)
+def test_the_row_at_fault_is_named(value, named, pair):
+    cfg = replace(CFG, pair=pair)
+    tokens = rows_with(lambda row: row.__setitem__(slice(None), value), pair)
+    with pytest.raises(InputError, match=named):
+        rn.predict(random_params(cfg), cfg, tokens)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_the_row_that_is_too_long_is_named(pair):
+    cfg = replace(CFG, pair=pair)
+    tokens = np.zeros((4, 2, cfg.max_length + 1) if pair else (4, cfg.max_length + 1), dtype=int)
+    tokens[..., :3] = rows_with(lambda row: None, pair)
+    (tokens[2, 1] if pair else tokens[2])[:] = 1
+    with pytest.raises(InputError, match=f"row 2 has {cfg.max_length + 1} tokens"):
+        rn.predict(random_params(cfg), cfg, tokens)
+
+
+@pytest.mark.parametrize("label", [CFG.num_classes, -1])
+def test_the_label_at_fault_is_named(label):
+    tokens = rows_with(lambda row: None, pair=False)
+    with pytest.raises(InputError, match=f"row 2 is {label}"):
+        rn.loss_and_grads(random_params(CFG), CFG, tokens, [0, CFG.num_classes - 1, label, label])
+
+
+def test_the_defaults_of_drawn_parameters():
+    """Seed 0, float32: who leaves them out gets what who names them gets."""
+    check_same(rn.init_params(CFG), rn.init_params(CFG, seed=0, dtype="float32"))

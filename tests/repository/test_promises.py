@@ -1,4 +1,4 @@
-"""The README's page "What is promised" names the test that holds each promise; here it is checked that they exist."""
+"""tests/README.md names the test that holds each promise; here it is checked that they exist."""
 
 import re
 import subprocess
@@ -8,10 +8,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def promises() -> str:
+    """The section "What is promised" of that page."""
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    return page.split("## What is promised")[1].split("\n## ")[0]
+
+
 def promised() -> list[str]:
-    """The test ids in the table of that page."""
-    page = (ROOT / "README.md").read_text().split("## What is promised")[1].split("\n## ")[0]
-    return re.findall(r"`((?:tests/)?test_\w+\.py::[^`]+)`", page)
+    """The test ids in its table."""
+    return re.findall(r"`((?:tests/)?test_\w+\.py::[^`]+)`", promises())
 
 
 def test_every_promise_names_a_test_that_exists():
@@ -28,7 +33,6 @@ def test_every_promise_names_a_test_that_exists():
 
 
 def test_every_promise_has_a_test():
-    page = (ROOT / "README.md").read_text().split("## What is promised")[1].split("\n## ")[0]
-    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| **")][1:]
+    rows = [line for line in promises().splitlines() if line.startswith("| ") and not line.startswith("| **")][1:]
     assert len(rows) > 15
     assert [row for row in rows if "::test_" not in row] == []

@@ -1,55 +1,121 @@
-"""The README's tables are those that the files in lessons/results hold, cell for cell."""
+"""What the pages say of the repository is so: length, links, paths, anchors, functions, commands, and the code."""
 
-import json
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from rmaat_np.benchmark import tables as benchmark_tables
-from rmaat_np.training import compare_table
+from rmaat_np.command import actions, options
+from rmaat_np.training import compare
 
 ROOT = Path(__file__).parents[2]
-RESULTS = sorted((ROOT / "lessons" / "results").glob("*.json"))
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "tests" / "README.md", ROOT / "lessons" / "results" / "README.md"]
+PAGES += sorted((ROOT / "lessons").glob("*.md"))
+TOP = {path.name for path in ROOT.iterdir()} - {"runs", "data", ".venv"}  # the last are made by commands
+SOURCES = {".py", ".md", ".cu", ".toml"}
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def curriculum(found):
-    """The Markdown of runs that continue each other: their commands, and what each reached."""
-    columns = ("model", "tokens", "steps", "seconds", "validation accuracy", "test accuracy", "last step")
-    columns += ("10,000 more trees",)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for stage in found["stages"]:
-        result = stage["result"]
-        shares = [f"{100 * result[name]:.2f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]
-        shares.append(f"{100 * stage['more_trees_accuracy']:.1f} %" if "more_trees_accuracy" in stage else "")
-        cells = [f"`{result['model']}`", stage["tokens"], f"{result['steps']:,}", f"{result['seconds']:,.0f}", *shares]
-        lines.append("| " + " | ".join(cells) + " |")
-    return ["\n".join(found["commands"]), "\n".join(lines)]
+@cache
+def parts(page: Path) -> tuple[str, list[tuple[str, str]]]:
+    """A page's prose, and its fenced blocks as (language, text)."""
+    text = page.read_text(encoding="utf-8")
+    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+    return fence.sub("", text), fence.findall(text)
 
 
-def tables(path):
-    """The Markdown that a results file stands for: of a benchmark, long sequences, a comparison, or a curriculum."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(found, list):
-        return [compare_table.caption(found), compare_table.markdown_table(found)]
-    if "stages" in found:
-        return curriculum(found)
-    if found["rows"][0]["config"].startswith("long:"):
-        return [benchmark_tables.long_table(found["rows"])]
-    return [benchmark_tables.speed_table(found["rows"])]
+def code(page: Path) -> list[str]:
+    """What stands between single backticks in a page's prose, and the lines of its commands."""
+    prose, blocks = parts(page)
+    commands = [line.split(" #")[0] for language, text in blocks if language == "sh" for line in text.splitlines()]
+    return re.findall(r"`([^`\n]+)`", prose) + commands
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_readme_shows_what_the_results_hold(path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for text in tables(path):
-        assert text in readme, f"README.md does not show {path.name}; it should say:\n\n{text}"
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", parts(page)[0], re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_results_hold_measurements_and_no_targets():
-    for path in RESULTS:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(found, list) or not found.keys() & {"targets", "breakdown"}, path.name
+def test_length():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 200
+    assert [line for line in lines if len(line) > 120] == []
 
 
-def test_there_are_results():
-    assert RESULTS
+def test_the_start_stands_near_the_top():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    start = [number for number, line in enumerate(lines, start=1) if line.startswith(("git clone", "python3 -m venv"))]
+    assert len(start) == 3 and max(start) <= 40
+
+
+@each_page
+def test_links_and_anchors(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", parts(page)[0])
+    assert links or page.name != "README.md"
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@each_page
+def test_paths(page):
+    """A path is a word of code that begins with a name of the top folder, or ends as our sources do."""
+    folders = (page.parent, ROOT, ROOT / "rmaat_np")
+    words = {word for text in code(page) for word in text.split() if re.fullmatch(r"[\w./-][\w./*-]*", word)}
+    named = {word for word in words if word.split("/")[0] in TOP or Path(word).suffix in SOURCES}
+    assert {word for word in named if not any(any(folder.glob(word.rstrip("/"))) for folder in folders)} == set()
+
+
+@each_page
+def test_commands_are_accepted(page):
+    for text in code(page):
+        if text.startswith("python run_lra.py") and "[" not in text:
+            accept(shlex.split(text.replace("$model", "rmaat"))[2:])
+
+
+def accept(words: list[str]) -> None:
+    """Read the options as the command does, up to the settings of every run. Raises: what is wrong with them."""
+    arguments = options.parse_arguments(words)
+    options.check(arguments)
+    if arguments.compare is not None:
+        place = arguments.task or "listops", arguments.preset or "quick", options.overrides_of(arguments)
+        for variant in compare.parse_variants(arguments.compare):
+            compare.resolve_variant(variant, *place)
+    elif arguments.resume is None and arguments.eval is None:
+        actions.chosen_settings(arguments)
+
+
+def test_equations_lead_to_functions():
+    table = parts(README)[0].split("## From equation to function")[1].split("\n## ")[0]
+    names = re.findall(r"`(\w+)\.(\w+)`", table)
+    assert len(names) > 10
+    for module, function in names:
+        assert callable(getattr(importlib.import_module(f"rmaat_np.{module}"), function))
+
+
+def test_the_code_prints_what_the_page_says():
+    blocks = parts(README)[1]
+    (place,) = [i for i, (language, _) in enumerate(blocks) if language == "python"]
+    command = [sys.executable, "-c", blocks[place][1]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == blocks[place + 1][1]
+
+
+@pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="its pdb refuses the options of a script")
+def test_the_debugger_stops_where_the_page_says():
+    (line,) = re.findall(r"^python (-m pdb .*)$", README.read_text(encoding="utf-8"), re.M)
+    command, keys = [sys.executable, *shlex.split(line)], "p shard.num_segments\nq\n"
+    done = subprocess.run(command, cwd=ROOT, input=keys, capture_output=True, encoding="utf-8", timeout=300)
+    assert "amrb()" in done.stdout and re.search(r"\(Pdb\) [1-8]$", done.stdout, re.M), done.stdout + done.stderr

@@ -16,6 +16,8 @@ import run_lra
 from rmaat_np import Config, init_params, loss_and_grads
 from rmaat_np.errors import InputError
 from rmaat_np.trace import event_lines, page, same_gradients, timeline, trace_step, write_page, write_timeline
+from rmaat_np.trace.row import trace_row
+from rmaat_np.trace.words import LABELS
 
 CFG = Config(13, 3, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4, num_segments=3, num_memory=2)
 TRACE = [
@@ -26,9 +28,9 @@ TRACE = [
     "--set",
     "length=32",
 ]
-AMRB = "store 0, forward 0, drop 0, store 1, forward 1, drop 1, store 2, forward 2, release 2, backward 2, drop 2, "
-AMRB += "release 1, replay 1, backward 1, drop 1, release 0, replay 0, backward 0, drop 0"
-BPTT = "forward 0, forward 1, forward 2, backward 2, drop 2, backward 1, drop 1, backward 0, drop 0"
+AMRB = "store 0, forward 0, drop 0, store 1, forward 1, drop 1, store 2, forward 2, turn 2, release 2, "
+AMRB += "backward 2, drop 2, release 1, replay 1, backward 1, drop 1, release 0, replay 0, backward 0, drop 0"
+BPTT = "forward 0, forward 1, forward 2, turn 2, backward 2, drop 2, backward 1, drop 1, backward 0, drop 0"
 
 
 @pytest.fixture(autouse=True)
@@ -118,35 +120,44 @@ def test_a_line_for_every_event(batch):
         assert line.split()[:2] == [e.kind, str(e.segment + 1)]
         assert f"{e.caches:,}" in line and f"{e.buffer:,}" in line
     assert lines[0].split()[2:] == ["(4,", "2,", "8)", "+256", "0", "256", "memory", f"{events[0].norm:.4g}"]
-    assert "gradient" in lines[9] and lines[8].split()[5] == "-256"
+    assert "gradient" in lines[10] and lines[9].split()[5] == "-256"
+    turn = f"turn 3 {events[8].caches:,} 768 the loss is known"
+    assert lines[8].split() == turn.split() and events[8].caches == events[7].caches
 
 
 def test_every_explanation_tells_its_event_from_the_others(batch):
+    row = trace_row(batch[0], CFG, *batch[1:], seed=0, step=0)
     for method, order in (("amrb", AMRB), ("bptt", BPTT)):
-        events = page.page_events(events_of(batch[0], CFG, *batch[1:], method), 2)
+        events = page.page_events(events_of(batch[0], CFG, *batch[1:], method), row)
         assert len({e["says"] for e in events}) == order.count(",") + 1
     early, late = (
-        [e["says"] for e in page.page_events(events_of(batch[0], CFG, *batch[1:], "amrb"), 2)][i] for i in (2, -1)
+        [e["says"] for e in page.page_events(events_of(batch[0], CFG, *batch[1:], "amrb"), row)][i] for i in (2, -1)
     )
     assert "will rebuild" in early and "has done its work" in late
 
 
 def test_timeline_spans(batch):
     recordings = {m: events_of(batch[0], CFG, *batch[1:], m) for m in ("bptt", "amrb")}
-    assert timeline.spans(recordings["bptt"], "cache") == [(2, 2, 4), (1, 1, 6), (0, 0, 8)]
+    assert timeline.spans(recordings["bptt"], "cache") == [(2, 2, 5), (1, 1, 7), (0, 0, 9)]
     assert timeline.spans(recordings["bptt"], "memory") == []
-    assert timeline.spans(recordings["amrb"], "memory") == [(2, 6, 8), (1, 3, 11), (0, 0, 15)]
+    assert timeline.spans(recordings["amrb"], "memory") == [(2, 6, 9), (1, 3, 12), (0, 0, 16)]
     assert timeline.spans(recordings["amrb"], "cache")[:2] == [(0, 1, 2), (1, 4, 5)]
     figure = Figure(layout="constrained")
     timeline.draw_timeline(figure, recordings)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[:2] == ["BPTT", "AMRB"]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"segment run", "segment run again", "gradient goes back", "turning point"} < set(named)
+    turns = [line.get_ydata()[0] for line in figure.axes[1].get_lines() if line.get_label() == "turning point"]
+    assert turns == [[e.kind for e in recordings["amrb"]].index("turn")]
 
 
 def test_command_tells_and_draws(call, tmp_path):
     code, out, err = call(*TRACE, "--out", "new/folder")
     assert (code, err) == (0, "")
     assert "AMRB\nevent" in out and "BPTT\nevent" in out and "equal to the last bit" in out and "replay" in out
+    assert re.search(r"In row \d of 4 the right answer is \d; the model says \d with ", out)
+    assert re.search(r"a cache of segment 1: [\d.]+ kB; the memory tokens of one segment: 512 B, \d+ times less", out)
     assert Path("new/folder/trace.png").read_bytes().startswith(b"\x89PNG")
     assert os.listdir("new/folder") == ["trace.png"] and not Path("trace.png").exists()
     assert "(4, 2, 16)" in out and "(3, 2, 16)" in call(*TRACE, "--batch-size", 3)[1]
@@ -228,7 +239,7 @@ def test_page_holds_the_recording_and_nothing_from_outside(written_page):
     segments = len(recording["tokens"])
     assert len(recording["memory"]) == len(recording["gradient"]) == segments
     assert all(len(values) == 2 * 16 for values in recording["memory"] + recording["gradient"])
-    assert [len(recording["methods"][m]) for m in ("amrb", "bptt")] == [7 * segments - 2, 3 * segments]
+    assert [len(recording["methods"][m]) for m in ("amrb", "bptt")] == [7 * segments - 1, 3 * segments + 1]
 
 
 def test_text_of_the_data_cannot_end_the_script(tmp_path):
@@ -291,7 +302,7 @@ def expected(events, at, segments):
         "says": e["says"],
         "bytes": f"{e['caches']} {e['buffer']}",
         "now": e["segment"],
-        "label": e["event"],
+        "label": LABELS[e["event"]],
         "cards": cards,
     }
 
@@ -304,6 +315,58 @@ def shown(tab):
     for card in found["cards"]:
         card[3] = float(card[3]) if card[3] else None
     return found
+
+
+HAND = """JSON.stringify(["hand", "change"].map(id => {
+  const canvas = document.querySelector(`#${id} canvas`);
+  return [document.getElementById(id).dataset.shows, canvas.style.visibility, canvas.toDataURL()]; }))"""
+
+
+def check_what_is_at_hand(tab, recording):
+    """The large heat map is another one after every event that changes the memory or brings a gradient."""
+    last = len(recording["tokens"]) - 1
+    tab.evaluate("document.getElementById('amrb').click()")
+    tab.press("Home")
+    pictures, differences = {}, set()
+    for e in recording["methods"]["amrb"]:
+        (hand, _, pixels), (change, visibility, difference) = json.loads(tab.evaluate(HAND))
+        t, runs_on = e["segment"], e["event"] == "forward" and e["segment"] < last
+        assert change == (str(t) if runs_on else "") and visibility == ("visible" if runs_on else "hidden")
+        wanted = {
+            "store": f"memory {t}",
+            "replay": f"memory {t}",
+            "turn": f"memory {last}",
+            "backward": f"gradient {t}",
+        }
+        if e["event"] in wanted or runs_on:
+            assert hand == (f"memory {t + 1}" if runs_on else wanted[e["event"]])
+        assert pictures.setdefault(hand, pixels) == pixels
+        differences |= {difference} if runs_on else set()
+        tab.press("ArrowRight")
+    assert len(differences) == last and not differences & set(pictures.values())
+    assert len(set(pictures.values())) == len(pictures) == 2 * (last + 1)
+
+
+def check_help_and_keys(tab, recording):
+    """The help opens and closes by keys, holds the diagram, and keeps the arrow keys to itself."""
+    assert tab.evaluate("document.getElementById('answer').textContent") == recording["answer"]
+    updates = "JSON.stringify([...document.querySelectorAll('[data-is=update]')].map(e => e.textContent))"
+    assert json.loads(tab.evaluate(updates)) == [u["short"] for u in recording["updates"]] + ["no update follows"]
+    tab.press("t")
+    turn = shown(tab)
+    assert turn["label"] == "turning point" and recording["answer"] in turn["says"]
+    tab.press("m")
+    assert shown(tab)["label"] == "turning point" and shown(tab)["where"] != turn["where"]
+    tab.press("m")
+    for close in ("?", "Escape"):
+        tab.press("?")
+        assert tab.evaluate("document.getElementById('help').open")
+        tab.press("ArrowRight")
+        assert shown(tab) == turn
+        assert tab.evaluate("document.querySelector('#diagram svg').getBoundingClientRect().height") > 100
+        assert tab.evaluate("document.querySelectorAll('#keys kbd').length") == 8
+        tab.press(close)
+        assert not tab.evaluate("document.getElementById('help').open")
 
 
 @pytest.mark.slow
@@ -331,6 +394,8 @@ def test_a_browser_steps_through_every_event_and_back(written_page, tmp_path):
         assert tab.evaluate("document.getElementById('play').textContent") == "Pause"
         tab.press(" ")
         assert shown(tab) == expected(events, 4, segments)
+        check_what_is_at_hand(tab, recording)
+        check_help_and_keys(tab, recording)
         for width, height in ((1920, 1080), (390, 844), (360, 640)):
             for dark in (False, True):
                 tab.open(path, width, height, dark)

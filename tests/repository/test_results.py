@@ -1,0 +1,108 @@
+"""The tables of lessons/results/README.md are those that the files beside it hold, cell for cell."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rmaat_np.benchmark import tables as benchmark_tables
+from rmaat_np.training import compare_table
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "lessons" / "results"
+RESULTS = sorted(FOLDER.glob("*.json"))
+
+
+def curriculum(found):
+    """The Markdown of runs that continue each other: their commands, and what each reached."""
+    columns = ("model", "tokens", "steps", "seconds", "validation accuracy", "test accuracy", "last step")
+    columns += ("10,000 more trees",)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for stage in found["stages"]:
+        result = stage["result"]
+        shares = [f"{100 * result[name]:.2f} %" for name in ("val_accuracy", "test_accuracy", "test_accuracy_last")]
+        shares.append(f"{100 * stage['more_trees_accuracy']:.1f} %" if "more_trees_accuracy" in stage else "")
+        cells = [f"`{result['model']}`", stage["tokens"], f"{result['steps']:,}", f"{result['seconds']:,.0f}", *shares]
+        lines.append("| " + " | ".join(cells) + " |")
+    return ["\n".join(found["commands"]), "\n".join(lines)]
+
+
+def tables(path):
+    """The Markdown that a results file stands for: of a benchmark, long sequences, a comparison, or a curriculum."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(found, list):
+        return [compare_table.caption(found), compare_table.markdown_table(found)]
+    if "stages" in found:
+        return curriculum(found)
+    if found["rows"][0]["config"].startswith("long:"):
+        return [benchmark_tables.long_table(found["rows"])]
+    return [benchmark_tables.speed_table(found["rows"])]
+
+
+def mean_accuracy(name, variant):
+    """The mean test accuracy of a variant in a comparison, in %, and its number of seeds."""
+    runs = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    shares = [run["test_accuracy"] for run in runs if run["variant"] == variant]
+    return 100 * sum(shares) / len(shares), len(shares)
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_page_shows_what_the_results_hold(path):
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for text in tables(path):
+        assert text in page, f"lessons/results/README.md does not show {path.name}; it should say:\n\n{text}"
+    assert f"[`{path.name}`]({path.name})" in page, f"the list of contents does not name {path.name}"
+
+
+def test_the_readme_cites_what_the_results_hold():
+    """The figures under "What was found", each computed from its file."""
+    found = (ROOT / "README.md").read_text(encoding="utf-8").split("## What was found")[1].split("\n## ")[0]
+    short = {model: mean_accuracy("quick_models", model) for model in ("rmt", "rlt", "rmaat")}
+    assert {seeds for _, seeds in short.values()} == {3}
+    long = json.loads((FOLDER / "listops_2000.json").read_text(encoding="utf-8"))["stages"]
+    full = [stage["result"] for stage in long if stage["tokens"] == "500 to 2,000"]
+    full = {result["model"]: 100 * result["test_accuracy"] for result in full}
+    cited = ["three seeds: " + ", ".join(f"{name.upper()} {share:.1f}" for name, (share, _) in short.items())]
+    cited += [f"one seed: RMT {full['rmt']:.2f}, RMAAT {full['rmaat']:.2f} %"]
+    for name, variant, seeds, text in (
+        ("recall_ablations", "rmaat+use_feedback=false", 2, "{:.1f} %, with it"),
+        ("recall_ablations", "rmaat", 2, "with it {:.0f} % (two seeds)"),
+        ("recall_16", "rmaat", 1, "{:.0f} %, one seed, 600 steps"),
+        ("recall_16", "rmaat+retention=none", 1, "at chance, {:.1f} %"),
+    ):
+        share, runs = mean_accuracy(name, variant)
+        assert runs == seeds, (name, variant)
+        cited.append(text.format(share))
+    assert mean_accuracy("recall_ablations", "rmaat+retention=none") == (100, 2)  # "both had 100 % (two seeds)"
+    without, whole = (mean_accuracy("quick_ablations", name)[0] for name in ("rmaat+use_astro=false", "rmaat"))
+    cited.append(f"{without - whole:.1f} points more on short ListOps (two seeds)")
+    assert mean_accuracy("recall_ablations", "rmaat+use_astro=false") == (100, 2)  # "the same on recall"
+    cited += memory_and_speed()
+    words = " ".join(found.split())
+    assert [text for text in cited if text not in words] == []
+
+
+def memory_and_speed():
+    """What the README says of memory and speed, from the benchmark's rows."""
+    rows = json.loads((FOLDER / "benchmark.json").read_text(encoding="utf-8"))["rows"]
+    speed = {(row["config"], row["contender"]): row["tokens_per_second"] for row in rows}
+    memory = {(row["config"], row["contender"]): row["peak_mib"] for row in rows}
+    ratios = {config: speed[config, "amrb"] / speed[config, "torch"] for config in ("small", "lra", "wide")}
+    amrb, bptt, torch = (memory["lra", contender] for contender in ("amrb", "bptt", "torch"))
+    rows = json.loads((FOLDER / "long.json").read_text(encoding="utf-8"))["rows"]
+    long = {row["contender"]: row["peak_mib"] for row in rows if row["config"].endswith(":1048576")}
+    return [
+        f"{amrb:.0f} MiB, with BPTT {bptt:.0f}, in PyTorch {torch:.0f}, at {ratios['lra']:.2f} times PyTorch's speed",
+        f"({min(ratios.values()):.2f} to {max(ratios.values()):.2f} in three sizes)",
+        f"1,048,576 tokens: {long['amrb']:.1f} MiB, BPTT {long['bptt']:,.1f}",
+    ]
+
+
+def test_results_hold_measurements_and_no_targets():
+    for path in RESULTS:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(found, list) or not found.keys() & {"targets", "breakdown"}, path.name
+
+
+def test_there_are_results():
+    assert RESULTS
