@@ -43,10 +43,11 @@ SEED, STEP = 0, 41  # they name the dropout masks of this training step
 #
 # The observer of lesson 06 is told of everything that comes and goes. These are the events of one step of AMRB. First
 # the memory tokens that enter a segment are *stored* in a list, the **replay buffer**. Then the segment runs *forward*
-# and has a cache. This cache is *dropped* when the next segment's turn comes. After the last segment the loss is known,
-# and the way back begins. One cache is left, the last one. For each segment, from the last to the first, the memory
-# tokens are *released* from the buffer, the segment is *replayed* from them, the gradient goes *backward* through it,
-# and its cache is dropped for good. The columns `caches` and `buffer` are the bytes alive after the event.
+# and has a cache. This cache is *dropped* when the next segment's turn comes. After the last segment the loss is known:
+# this is the *turn*, where the way back begins. One cache is left, the last one. For each segment, from the last to the
+# first, the memory tokens are *released* from the buffer, the segment is *replayed* from them, the gradient goes
+# *backward* through it, and its cache is dropped for good. The columns `caches` and `buffer` are the bytes alive after
+# the event.
 #
 # > *Predict, then run: there are 6 segments. How often does a segment run, forward and replayed together? Which segment
 # > is not replayed, and why?*
@@ -71,8 +72,9 @@ print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stor
 # and its height is the time that the cache waits. With BPTT a box reaches from the segment's run to its gradient. With
 # AMRB the boxes are short. Each segment has two of them, but the last one has one box: its cache is still there when
 # the gradient comes, so it is not replayed. What waits with AMRB are the narrow hatched bars, the stored memory tokens.
-# The lower row shows the bytes of all caches and of the buffer. `run_lra.py --trace` draws this picture for any model
-# and task. With `--html FILE` it writes a page that goes through the events one by one.
+# The dashed line is the turn. The lower row shows the bytes of all caches and of the buffer, in MB (a million bytes).
+# `run_lra.py --trace` draws this picture for any model and task. With `--html FILE` it writes a page that goes through
+# the events one by one.
 
 # %%
 figure = pyplot.figure(figsize=TIMELINE_SIZE, layout="constrained")
@@ -185,10 +187,10 @@ for name, found in errors.items():
 #
 # ## The new bill
 #
-# We let the number of segments grow. The left panel shows the memory that caches and buffer take. The middle panel
-# shows how often a segment runs: 2 S - 1 times with AMRB, S times with BPTT. A gradient costs about two forward runs.
-# So three units of work become at most four. The right panel shows the measured time. AMRB often takes less than a
-# third more, because filling and reading BPTT's large memory takes time too.
+# We let the number of segments grow. The left panel shows the memory that caches and buffer take, in MiB (2**20 bytes).
+# The middle panel shows how often a segment runs: 2 S - 1 times with AMRB, S times with BPTT. A gradient costs about
+# two forward runs. So three units of work become at most four. The right panel shows the measured time. AMRB often
+# takes less than a third more, because filling and reading BPTT's large memory takes time too.
 #
 # > *Predict, then run: from 2 segments to 32, by what factor does the memory of BPTT grow, and by what factor AMRB's?*
 
