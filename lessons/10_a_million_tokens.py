@@ -4,24 +4,25 @@
 # **The question: when a sequence grows, what else has to grow?**
 #
 # We train on one sequence and double its length again and again, for as long as this lesson may take. At every length
-# we read three meters: the bytes of the largest set of caches alive at once, the bytes of the replay buffer, and the
-# processor time per token; for memory replay (AMRB) and, as long as it is sensible, for back-propagation through time.
-# Then we draw the lines on to a million tokens, and compare with a run that did go there.
+# we read three meters: the bytes of all caches alive at once, the bytes of the replay buffer, and the processor time
+# per token. We read them for memory replay (AMRB) and, at the shorter lengths, for back-propagation through time
+# (BPTT). Then we draw the lines on to a million tokens, and compare with a run that did go there.
 #
-# Read beside this: `rmaat_np/replay.py`, `rmaat_np/benchmark/measure.py`, and the README's table "A million tokens".
+# Read beside this: `rmaat_np/replay.py`, `rmaat_np/benchmark/measure.py`, and the table "A million tokens" in
+# `lessons/results/README.md`.
 
 # %%
 import time
 
 import numpy as np
 from matplotlib import pyplot
-from show import show
+from show import heading, show, your_turn
 
 import rmaat_np as rn
 from rmaat_np.system.machine import keep_freed_memory
 
 SECONDS = 10  # how long the doubling may go on
-BPTT_UP_TO = 16_384  # beyond, its caches soon take hundreds of megabytes
+BPTT_UP_TO = 16_384  # tokens; at four times as many its caches take more than 300 MiB
 MILLION = 2**20
 keep_freed_memory()
 rng = np.random.default_rng(0)
@@ -29,7 +30,7 @@ tokens = rng.integers(1, 32, (1, MILLION), dtype=np.uint8)
 
 
 def config(length, segment_length=512):
-    """The model of the README's table for a sequence of `length` tokens, whatever its number of segments."""
+    """The model of that table for a sequence of `length` tokens, whatever its number of segments."""
     return rn.Config(
         vocab_size=32, num_classes=10, d_model=64, num_heads=2, num_layers=2, d_ff=128, num_memory=8,
         segment_length=segment_length, num_segments=length // segment_length, segment_embedding=False,
@@ -37,11 +38,15 @@ def config(length, segment_length=512):
 
 
 # %% [markdown]
-# Look at what the configuration does *not* contain. The position embedding has one row per place in a segment, the same
-# for all segments. A segment embedding would have one row per segment, so the parameters would grow with the sequence;
-# it is switched off. The parameters are the same at every length, which the last cell checks.
+# Look at what the configuration does *not* contain. A segment embedding is a learned vector for each segment, which is
+# added to its tokens. With it the parameters would grow with the sequence, so it is switched off. The position
+# embedding has one vector for each place in a segment, the same for all segments. So the parameters are the same at
+# every length.
 #
 # ## The measurement
+#
+# > *Predict, then run: the sequence gets twice as long. What happens to BPTT's caches, to AMRB's caches, to the replay
+# > buffer, and to the time per token? Each of them doubles or stays.*
 
 
 # %%
@@ -65,6 +70,7 @@ def measure(length, method, segment_length=512):
     }
 
 
+heading("The measurement")
 for method in ("amrb", "bptt"):
     measure(4096, method)  # the first run of each is slower; it does not count
 begun, length = time.perf_counter(), 4096
@@ -84,19 +90,29 @@ while True:
     length *= 2
 amrb, bptt = runs["amrb"], runs["bptt"]
 
+figure, axis = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+for rows, label, style in ((bptt, "BPTT", "s--"), (amrb, "AMRB", "o-")):
+    axis.plot([row["length"] for row in rows], [row["microseconds"] for row in rows], style, label=label)
+axis.set(xscale="log", xlabel="tokens in the sequence, in units of 1,024", ylabel="µs")
+axis.set(title="processor time per token", ylim=(0, 1.4 * max(row["microseconds"] for row in amrb + bptt)))
+axis.set_xticks([row["length"] for row in amrb], [row["length"] // 1024 for row in amrb])
+axis.minorticks_off()
+axis.legend(frameon=False)
+show(figure, "10_a_million_tokens_time")
+
 # %% [markdown]
-# With AMRB the caches do not grow by a byte: there is never more than one segment's. The buffer grows, by the memory
-# tokens of one segment, `8 x 64` numbers, per 512 tokens: four bytes a token. It is the only thing that does. BPTT's
-# caches grow by a whole cache per segment. The time per token is about the same at every length. AMRB's replay adds to
-# it, but less than the third that one would count: BPTT's memory is larger than the processor's caches.
+# BPTT's caches double, as it keeps one for each segment. AMRB's caches do not grow by a byte: there is never more than
+# one. AMRB's buffer doubles. It takes the memory tokens of one segment, `8 x 64` numbers of four bytes, for every 512
+# tokens of the sequence. That is four bytes a token. The time per token is about the same at every length.
 #
 # ## Drawing the lines on
 #
-# All three meters are straight lines through the lengths, so two points give the line, and the others check it. These
-# are bytes that we *count*. What a process needs is more: parameters, gradients, temporaries, and what the allocator
-# wastes. The README's benchmark went to a million tokens and measured the process: 16.2 MiB above idle for AMRB, and
-# 5,863 MiB for BPTT. Our lines must come out below both: a little for BPTT, whose caches are nearly all there is, by
-# more than half for AMRB, where the rest weighs more than what we count.
+# The bytes are straight lines over the length. So two points give the line, and we can draw it on to a million tokens.
+# These are bytes that we *count*. A process needs more: parameters, gradients, and arrays that live for a moment only.
+# The project's benchmark did go to a million tokens. It measured how much the process grew above its idle size: by 16.2
+# MiB with AMRB, by 5,863 MiB with BPTT.
+#
+# > *Predict, then run: for which of the two methods does our count come closer to the measured size of the process?*
 
 
 # %%
@@ -106,90 +122,103 @@ def extrapolate(rows, meter):
     return y0 + (y1 - y0) / (x1 - x0) * (MILLION - x0)
 
 
+heading("Drawing the lines on")
 expected = {
     "amrb": extrapolate(amrb, "caches") + extrapolate(amrb, "buffer"),
     "bptt": extrapolate(bptt, "caches"),
 }
-measured_there = {"amrb": 16.2 * 2**20, "bptt": 5863 * 2**20}  # README, "A million tokens"
+measured_there = {"amrb": 16.2 * 2**20, "bptt": 5863 * 2**20}  # lessons/results/README.md, "A million tokens"
 for method in runs:
     print(f"{method} at a million tokens: {expected[method] / 2**20:8,.1f} MiB counted,", end=" ")
     print(f"{measured_there[method] / 2**20:8,.1f} MiB measured by the benchmark")
 rate = np.median([row["microseconds"] for row in amrb])
-print(f"and about {rate * MILLION / 1e6:.0f} s of processor time for such a step here")
+print(f"and about {rate * MILLION / 1e6:.0f} s of processor time for such a step with AMRB here")
+
+figure, axis = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+meters = ((bptt, "BPTT: caches", "caches", "s"), (amrb, "AMRB: caches", "caches", "o"))
+for color, (rows, label, meter, mark) in enumerate((*meters, (amrb, "AMRB: buffer", "buffer", "^"))):
+    lengths, values = [row["length"] for row in rows], [row[meter] / 2**20 for row in rows]
+    axis.plot(lengths, values, mark + "-", color=f"C{color}", label=label)
+    drawn_on = [values[-1], extrapolate(rows, meter) / 2**20]
+    axis.plot([lengths[-1], MILLION], drawn_on, mark + ":", color=f"C{color}", mfc="white", markevery=[1])
+for method, size in measured_there.items():
+    axis.plot(MILLION, size / 2**20, "kx", ms=9, label="process, measured" if method == "amrb" else None)
+    axis.text(1.15 * MILLION, size / 2**20, method.upper(), va="center")
+axis.set(xscale="log", yscale="log", ylim=(1e-2, 3e4), xlabel="tokens in the sequence", ylabel="MiB")
+axis.set_title("alive at once: filled is counted here, open is drawn on")
+axis.legend(frameon=False, fontsize=10, loc="upper left")
+show(figure, "10_a_million_tokens_memory")
 
 # %% [markdown]
+# For BPTT the count is nearly all there is. For AMRB what we count is so small that the rest weighs more.
+#
 # ## The one choice that is left: how long is a segment?
 #
-# The cache is proportional to the segment length L; the buffer to the number of segments, n / L. Short segments make a
-# long buffer, long ones a large cache, and with `a L + b n / L` the sum is smallest at `L = sqrt(b n / a)`: memory need
-# grow with the square root of the length only. (The same thought makes sqrt(n) checkpoints the classical choice.)
+# Let a sequence have n tokens. The cache of a segment takes `a L` bytes, in proportion to its length L. The buffer
+# takes b bytes for each of the n / L segments. Short segments make a long buffer, long ones a large cache. In between,
+# the sum `a L + b n / L` is smallest. Find the L.
 
 # %%
-choice_length = 16_384
-by_segment = {L: measure(choice_length, "amrb", L) for L in (16, 32, 64, 128, 256, 512)}
+heading("The one choice that is left: how long is a segment?")
+n = 16_384
+by_segment = {L: measure(n, "amrb", L) for L in (16, 32, 64, 128, 256, 512)}
 totals = {L: row["caches"] + row["buffer"] for L, row in by_segment.items()}
 a = by_segment[512]["caches"] / 512
-b = by_segment[512]["buffer"] / (choice_length / 512)
-best = np.sqrt(b * choice_length / a)
+b = by_segment[512]["buffer"] / (n / 512)
+best = None  # your turn: the L at which a * L + b * n / L is smallest, in terms of a, b and n
+hint = "At the smallest sum the derivative is 0: a - b * n / L**2 = 0. Solve it for L, and do not forget the root."
+best = your_turn(best, np.sqrt(b * n / a), hint)
 for L, row in by_segment.items():
     print(f"L {L:5}: {totals[L] / 2**20:5.2f} MiB, {row['microseconds']:5.1f} µs a token")
 print(f"the formula says L = {best:.0f}")
 
-# %%
-figure, axes = pyplot.subplots(1, 3, figsize=(12, 4), layout="constrained")
-meters = ((bptt, "BPTT", "caches", "s"), (amrb, "AMRB", "caches", "o"), (amrb, "AMRB", "buffer", "^"))
-for color, (rows, method, meter, mark) in enumerate(meters):
-    lengths, values = [r["length"] for r in rows], [r[meter] / 2**20 for r in rows]
-    axes[0].plot(lengths, values, mark + "-", color=f"C{color}", label=f"{method}: {meter}")
-    drawn_on = [values[-1], extrapolate(rows, meter) / 2**20]
-    axes[0].plot([lengths[-1], MILLION], drawn_on, mark + ":", color=f"C{color}", mfc="white", markevery=[1])
-axes[0].plot([MILLION] * 2, [v / 2**20 for v in measured_there.values()], "kx", ms=9, label="process (README)")
-axes[0].set(xscale="log", yscale="log", ylim=(1e-2, 1e6), xlabel="tokens in the sequence", title="MiB alive at once")
-axes[0].legend(frameon=False, fontsize=10)
-for rows, label, mark in ((bptt, "BPTT", "s--"), (amrb, "AMRB", "o-")):
-    axes[1].plot([r["length"] for r in rows], [r["microseconds"] for r in rows], mark, label=label)
-axes[1].set(xscale="log", xlabel="thousand tokens in the sequence", title="processor time per token, µs")
-axes[1].set_xticks([row["length"] for row in amrb], [row["length"] // 1024 for row in amrb])
-axes[1].minorticks_off()
-axes[1].set_ylim(0, 1.3 * max(r["microseconds"] for r in amrb + bptt))
-axes[1].legend(frameon=False)
-segment_lengths = np.array(list(by_segment))
-axes[2].plot(segment_lengths, [v / 2**20 for v in totals.values()], "o", label="counted")
+figure, axis = pyplot.subplots(figsize=(7, 3.8), layout="constrained")
+axis.plot(list(by_segment), [total / 2**20 for total in totals.values()], "o", label="counted")
 smooth = np.geomspace(16, 512, 50)
-axes[2].plot(smooth, (a * smooth + b * choice_length / smooth) / 2**20, "-", color="0.5", label="a L + b n / L")
-axes[2].axvline(best, color="0.5", ls=":")
-axes[2].set(xscale="log", ylim=(0, None), xlabel="segment length L", title=f"AMRB, {choice_length:,} tokens: MiB")
-axes[2].set_xticks(segment_lengths, segment_lengths)
-axes[2].minorticks_off()
-axes[2].legend(frameon=False)
-show(figure, "10_a_million_tokens")
+axis.plot(smooth, (a * smooth + b * n / smooth) / 2**20, "-", color="0.5", label="a L + b n / L")
+axis.axvline(best, color="0.5", ls=":", label="smallest sum")
+axis.set(xscale="log", ylim=(0, None), xlabel="segment length L", title=f"AMRB, {n:,} tokens: cache and buffer")
+axis.set_ylabel("MiB")
+axis.set_xticks(list(by_segment), list(by_segment))
+axis.minorticks_off()
+axis.legend(frameon=False)
+show(figure, "10_a_million_tokens_segments")
 
 # %% [markdown]
+# With the best L the sum is `2 sqrt(a b n)`. So the memory need grow only with the square root of the length.
+# (Elsewhere replay is known as *checkpointing*. For the same reason it often stores a state every sqrt(n) steps.) Very
+# short segments have a price: the time per token goes up, because more calls of Python do the same work.
+#
 # ## What does not grow: what can be remembered
 #
 # A million tokens pass through eight memory tokens of 64 numbers. That a training step *runs* says nothing about what
-# the model *keeps*. `integrate` shares out a capacity of 1 among the segments: of 2,048, each takes over one 2,048th on
-# average. What was there before survives all of them with the product of `1 - RF`, which tends to 1/e: so the gradient
-# can always reach the very first memory. We measure how much of it does, beside what the head gets.
+# the model *keeps*. The retention factors of `integrate` sum to 1. So each of 2,048 segments is taken over by one
+# 2,048th on average. Of the first memory the product of all `1 - RF` is left.
+#
+# > *Predict, then run: after 2,048 segments, how much of the first memory is left? Nothing, a thousandth, a third?*
 
 # %%
+heading("What does not grow: what can be remembered")
 factors = rn.retention_factors(MILLION // 512)
 untouched = np.prod(1 - factors)
 print(f"2,048 segments: RF from {factors[0]:.1e} to {factors[-1]:.1e}; {untouched:.3f} of the first memory is left")
+print("the norm of the gradient that arrives at the first memory, over the norm of the head's gradient:")
 shares = [row["first memory"] / row["last layer"] for row in amrb]
 for row, share in zip(amrb, shares, strict=True):
-    print(f"{row['length']:9,} tokens, {row['length'] // 512:5} segments: {share:.1e} of the head's gradient arrives")
+    print(f"{row['length']:9,} tokens, {row['length'] // 512:5} segments: {share:.2f}")
 
 # %% [markdown]
-# So the way is open, at least at the start of training; but each segment is given a thousandth of a say. Whether a
-# model learns to use it is another experiment, which this lesson does not make; the README lists those that were made.
+# The product of all `1 - RF` is close to exp(-1), because the RF are small and sum to 1. So the gradient can reach the
+# very first memory at any length, at least at the start of training. But each segment has a say of about a thousandth,
+# or less. Whether a model learns to use it is another experiment. Those that were made are in
+# `lessons/results/README.md`.
 #
 # ## What can go wrong here
 #
-# - *"Memory is constant."* The caches are. The buffer grows by four bytes a token, and at a million tokens it is
-#   already the larger part of what we counted.
-# - *"A counted byte is a byte of RAM."* The counts leave out parameters, gradients and temporaries. Compare like with
-#   like: counts with counts, processes with processes.
+# - *"Memory is constant."* The caches are. The buffer grows by four bytes a token. At a million tokens it is already
+#   the larger part of what we counted.
+# - *"A counted byte is a byte of RAM."* The counts leave out parameters, gradients and other arrays. Compare counts
+#   with counts, and processes with processes.
 # - *"It trained on a million tokens, so it understands a million tokens."* Only that the step fits has been shown.
 
 # %%
@@ -201,6 +230,6 @@ assert len({row["sizes"] for row in amrb}) == 1, "a parameter grew with the sequ
 assert amrb[-1]["length"] >= BPTT_UP_TO
 assert 0.9 * measured_there["bptt"] < expected["bptt"] < measured_there["bptt"], "counted more than the process needed"
 assert expected["amrb"] < measured_there["amrb"] < expected["bptt"] / 100
-assert max(row["microseconds"] for row in amrb) < 3 * min(row["microseconds"] for row in amrb), "time per token grows"
+assert amrb[-1]["microseconds"] < 3 * amrb[0]["microseconds"], "time per token grows"
 assert min(totals, key=totals.get) == 64 and 32 < best < 128
 assert abs(untouched - np.exp(-1)) < 0.01 and min(shares) > 1e-3, "nothing reaches the first memory"
