@@ -45,8 +45,6 @@ def test_form_of_a_lesson(path):
 @pytest.mark.parametrize("path", LESSONS[1:], ids=lambda path: path.stem)
 def test_a_lesson_asks_and_leaves_a_line_to_write(path):
     text = path.read_text(encoding="utf-8")
-    if "Predict, then run" not in text:
-        pytest.skip("not yet rewritten")
     assert text.count("Predict, then run") >= 2
     assert len(re.findall(r"^\w+ = None  # your turn: .+", text, flags=re.M)) == 1
     assert len(re.findall(r"\byour_turn\(", text)) == 1
@@ -135,7 +133,7 @@ def test_teaching_points_to_what_is_there():
     text = (ROOT / "lessons" / "TEACHING.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 200
     misreadings = text.partition("## Three misreadings a lesson")[2]
-    rows = re.findall(r"^\| (\d\d|) \| .* \| (.*) \|$", misreadings, flags=re.M)
+    rows = re.findall(r"^\| (?:(\d\d) )?\| .* \| (.*) \|$", misreadings, flags=re.M)
     assert [number for number, _ in rows] == [part for path in LESSONS for part in (path.stem[:2], "", "")]
     for i, (_, where) in enumerate(rows):
         lesson = LESSONS[i // 3].read_text(encoding="utf-8")
@@ -143,7 +141,7 @@ def test_teaching_points_to_what_is_there():
             assert f"# ## {heading}" in lesson, f"{LESSONS[i // 3].stem} has no heading {heading!r}"
     slides = (ROOT / "lessons" / "slides.py").read_text(encoding="utf-8")
     for slide in re.findall(r"`(\d\d_\w+)`", text):
-        assert f'("{slide}"' in slides, slide
+        assert f'"{slide}"' in slides, slide
 
 
 def test_the_pictures_are_small():
