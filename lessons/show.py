@@ -55,27 +55,6 @@ def your_turn(answer, right, hint: str):
     return right
 
 
-def heading(text: str) -> None:
-    """Print the title of a section above its output: as a script, a lesson shows the output and not the text."""
-    print(f"\n== {text} ==")
-
-
-def your_turn(answer, right, hint: str):
-    """Say whether the reader's answer is right, and return the right one: in any case the lesson goes on with it.
-
-    answer: None while the blank is empty; hint: the likely mistakes, printed after any other answer than the right one
-    """
-    if answer is None:
-        print("your turn: the blank is still empty; the lesson goes on with the right value")
-    elif np.shape(answer) != np.shape(right):
-        print(f"your turn: not yet. Its shape is {np.shape(answer)}, and should be {np.shape(right)}. {hint}")
-    elif np.allclose(answer, right):
-        print("your turn: right")
-    else:
-        print(f"your turn: not yet. {hint}")
-    return right
-
-
 def show(figure, name: str) -> None:
     """Show a picture in a window or notebook; without a window, write lessons/out/name.png and say why.
 
