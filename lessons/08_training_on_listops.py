@@ -215,7 +215,7 @@ print(f"a control, a digit that was not read yet: {unread:.3f}, guessing {unread
 #   `integrate` the memory keeps nearly all of it, needed or not, because this update holds on to what was written
 #   first.
 # - *The value so far* is where training adds something. No segment shows this value; it must be computed. The trained
-#   memory beats the untrained one. This difference was learned: the memory has begun to compute.
+#   memory beats the untrained one from segment 2 on. This difference was learned: the memory has begun to compute.
 # - *The answer* becomes known as the digits come in. After segment 1 nobody can know it. What the probe has there is a
 #   good guess from the operator, such as 9 for `[MAX`.
 #

@@ -1,4 +1,4 @@
-"""What the lessons share: they find the package without installing it, print headings, and show or save pictures."""
+"""What the lessons share: they find the package without installing it, and headings and pictures come out here."""
 
 import os
 import sys
@@ -19,24 +19,8 @@ OUT = Path(__file__).resolve().parent / "out"  # for pictures that no window can
 
 
 def heading(text: str) -> None:
-    """Print the title of a section above its output: as a script, a lesson shows the output and not the text."""
+    """Print the heading of a part, so that the lines of a lesson that runs as a script can be told apart."""
     print(f"\n== {text} ==")
-
-
-def your_turn(answer, right, hint: str):
-    """Say whether the reader's answer is right, and return the right one: in any case the lesson goes on with it.
-
-    answer: None while the blank is empty; hint: the likely mistakes, printed after any other answer than the right one
-    """
-    if answer is None:
-        print("your turn: the blank is still empty; the lesson goes on with the right value")
-    elif np.shape(answer) != np.shape(right):
-        print(f"your turn: not yet. Its shape is {np.shape(answer)}, and should be {np.shape(right)}. {hint}")
-    elif np.allclose(answer, right):
-        print("your turn: right")
-    else:
-        print(f"your turn: not yet. {hint}")
-    return right
 
 
 def why_no_window() -> str | None:
@@ -53,6 +37,22 @@ def why_no_window() -> str | None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "there is no display"
     return "matplotlib opens no window: tkinter or Qt is missing, or the display does not open"
+
+
+def your_turn(answer, right, hint: str):
+    """Say whether the reader's answer is right, and return the right one: in any case the lesson goes on with it.
+
+    answer: None while the blank is empty; hint: the likely mistakes, printed after any other answer than the right one
+    """
+    if answer is None:
+        print("your turn: the blank is still empty; the lesson goes on with the right value")
+    elif np.shape(answer) != np.shape(right):
+        print(f"your turn: not yet. Its shape is {np.shape(answer)}, and should be {np.shape(right)}. {hint}")
+    elif np.allclose(answer, right):
+        print("your turn: right")
+    else:
+        print(f"your turn: not yet. {hint}")
+    return right
 
 
 def show(figure, name: str) -> None:
