@@ -104,6 +104,11 @@ def test_a_missing_matplotlib_is_one_line(tmp_path):
     assert code == 1 and err.count("\n") == 1 and "no such build" in err
 
 
+def test_a_heading_stands_apart(tmp_path):
+    code, out, err = run(tmp_path, "import show\nshow.heading('The way back')", MPLBACKEND="Agg")
+    assert (code, out, err) == (0, ["", "== The way back =="], "")
+
+
 BLANK = """
 import numpy as np
 from show import heading, your_turn
