@@ -33,8 +33,7 @@
 from dataclasses import replace
 
 import numpy as np
-from matplotlib import pyplot
-from show import heading, show, your_turn
+from show import heading, pyplot, show, your_turn
 
 from rmaat_np.plasticity import MacroModel, macro_model_step, simulate, spatial_coupling
 

@@ -20,8 +20,7 @@ import time
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is loaded: with several threads the times below jump about
 
 import numpy as np
-from matplotlib import pyplot
-from show import heading, show, your_turn
+from show import heading, pyplot, show, your_turn
 
 from rmaat_np import attention, ledger
 

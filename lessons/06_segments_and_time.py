@@ -15,8 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from matplotlib import pyplot
-from show import heading, show, your_turn
+from show import heading, pyplot, show, your_turn
 
 import rmaat_np as rn
 from rmaat_np import gradcheck, ledger, model, replay, segments

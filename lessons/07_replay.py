@@ -17,8 +17,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from matplotlib import pyplot
-from show import heading, show, your_turn
+from show import heading, pyplot, show, your_turn
 
 import rmaat_np as rn
 from rmaat_np import gradcheck, model, replay, segments

@@ -15,8 +15,7 @@
 import time
 
 import numpy as np
-from matplotlib import pyplot
-from show import heading, show, your_turn
+from show import heading, pyplot, show, your_turn
 
 import rmaat_np as rn
 from rmaat_np.system.machine import keep_freed_memory

@@ -6,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
+UNKNOWN = None  # the name in MPLBACKEND, if matplotlib knows no such backend
+wanted = os.environ.pop("MPLBACKEND", None)  # hidden, or a wrong name would end matplotlib's import
 try:
     import matplotlib
+
+    if wanted:
+        os.environ["MPLBACKEND"] = wanted
+        try:
+            matplotlib.rcParams["backend"] = wanted  # what matplotlib itself does on import
+        except ValueError:
+            UNKNOWN = wanted
+            matplotlib.rcParams["backend"] = "agg"
     from matplotlib import pyplot
-except (ImportError, ValueError) as error:  # ValueError: MPLBACKEND names no backend
+except Exception as error:  # not installed, or a broken installation, which can raise anything
     sys.exit(f"the lessons draw with matplotlib, which cannot be imported: {error}")
 
-__all__ = ["heading", "show", "your_turn"]
+__all__ = ["heading", "pyplot", "show", "your_turn"]
 
 NO_WINDOW = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")  # matplotlib's backends that only write files
 OUT = Path(__file__).resolve().parent / "out"  # for pictures that no window can show
@@ -25,10 +35,14 @@ def heading(text: str) -> None:
 
 def why_no_window() -> str | None:
     """The reason why a picture cannot be shown here, or None where it can."""
+    if UNKNOWN:
+        return f"matplotlib has no backend {UNKNOWN}, which MPLBACKEND names"
     try:
         pyplot.switch_backend(matplotlib.get_backend())  # as the first figure would
     except ImportError as error:  # MPLBACKEND names a module that is not there
         pyplot.switch_backend("agg")
+        if "headless" in str(error):  # it needs a window
+            return "there is no display"
         return f"matplotlib cannot load the backend {os.environ.get('MPLBACKEND')}: {error}"
     if matplotlib.get_backend().lower() not in NO_WINDOW:
         return None
