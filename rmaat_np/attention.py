@@ -76,7 +76,7 @@ def relative_features_backward(dphi_r, cache):
     return cache["decay"] @ phi_backward(dphi_r, cache["phi"])
 
 
-def head_indicator(num_heads, width, dtype):
+def _head_indicator(num_heads, width, dtype):
     """E: 1 where a column belongs to a head, else 0. x @ E^T sums x inside each head. P @ E repeats P over a head.
 
     Shapes: -> (h, D)
@@ -113,7 +113,7 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
     xp.matmul(split_heads(phi_q, num_heads), H, out=split_heads(y, num_heads))
     cache |= {"phi_q": phi_q, "v": v, "phi_k_plus_r": phi_k_plus_r, "H": H, "y": y, "feedback": use_feedback}
     if use_feedback:
-        E = head_indicator(num_heads, width, q.dtype)
+        E = _head_indicator(num_heads, width, q.dtype)
         total = xp.maximum(xp.ones((1, length), dtype=q.dtype) @ phi_k, SMALLEST)  # (B, 1, D)
         g = total if alpha == 1.0 else total**alpha
         G = g * E  # (B, h, D): the heads' g as the rows of a block-diagonal matrix
@@ -142,7 +142,7 @@ def astromorphic_attention_backward(dy, cache):
 
     dread = dy  # Y = read * P with read = phi(Q) H
     if cache["feedback"]:
-        E = head_indicator(num_heads, width, dy.dtype)
+        E = _head_indicator(num_heads, width, dy.dtype)
         dread = dy * (cache["P"] @ E)
     xp.matmul(split_heads(dread, num_heads), H.swapaxes(2, 3), out=split_heads(dphi_q, num_heads))
     dH = split_heads(phi_q, num_heads).swapaxes(2, 3) @ split_heads(dread, num_heads)

@@ -14,7 +14,7 @@ import numpy
 from . import backend
 
 SITES = {"embedding": 0, "attention": 1, "feed_forward": 2}
-WORD = 0xFFFFFFFF
+_WORD = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class DropoutKey:
 
 def mix(word: int) -> int:
     """A bijective hash of a 32-bit word (the finaliser "lowbias32" of Wellons' hash prospector), on Python ints."""
-    word = (word ^ (word >> 16)) * 0x7FEB352D & WORD
-    word = (word ^ (word >> 15)) * 0x846CA68B & WORD
+    word = (word ^ (word >> 16)) * 0x7FEB352D & _WORD
+    word = (word ^ (word >> 15)) * 0x846CA68B & _WORD
     return word ^ (word >> 16)
 
 
@@ -61,7 +61,7 @@ def dropout_mask(dropout_key: DropoutKey, site: str, shape, dtype):
     word = 0
     key = dropout_key
     for part in (key.seed, key.seed >> 32, key.step, key.segment, key.layer, SITES[site]):
-        word = mix(word ^ mix((part + 0x9E3779B9) & WORD))
+        word = mix(word ^ mix((part + 0x9E3779B9) & _WORD))
     row_keys = _mix_array((key.rows + numpy.uint32(1)) * numpy.uint32(0x9E3779B1)) ^ numpy.uint32(word)
     counters = xp.arange((per_row + 1) // 2, dtype=xp.uint32) * numpy.uint32(0x85EBCA6B)
     bits = _mix_array(_mix_array(row_keys)[:, None] ^ counters)

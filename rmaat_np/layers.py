@@ -34,7 +34,7 @@ def sum_rows(x):
     return backend.xp.ones(x.shape[0], dtype=x.dtype) @ x
 
 
-def row_blocks(x):
+def _row_blocks(x):
     """Slices of the rows of x that are small enough for the processor's cache; on a GPU one slice of all.
 
     A chain of passes over one slice finds its data there. gelu has 8 passes forward and 9 back: in slices they took
@@ -124,7 +124,7 @@ def gelu_forward(x):
     xp = backend.xp
     x_rows = flatten_rows(x)
     s, out = xp.empty_like(x_rows), xp.empty_like(x_rows)
-    for part in row_blocks(x_rows):
+    for part in _row_blocks(x_rows):
         x_part, s_part = x_rows[part], s[part]
         xp.multiply(x_part, x_part, out=s_part)
         s_part *= GELU_SLOPE * GELU_CUBIC
@@ -147,7 +147,7 @@ def gelu_backward(dout, cache):
     xp = backend.xp
     x_rows, s, dout_rows = flatten_rows(cache["x"]), cache["s"], flatten_rows(dout)
     dx = xp.empty_like(dout_rows)
-    for part in row_blocks(dx):
+    for part in _row_blocks(dx):
         x_part, s_part, dx_part = x_rows[part], s[part], dx[part]
         slope = x_part * x_part
         slope *= 6 * GELU_SLOPE * GELU_CUBIC

@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import InputError
 
-SATURATED = 0.06  # a cycle counts while its increment is at least this share of the first one
+_SATURATED = 0.06  # a cycle counts while its increment is at least this share of the first one
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def ltp_curve(model: MacroModel = MacroModel()):  # noqa: B008 (frozen)
     _, history = simulate(12, model)
     curve = history["ltp"].mean(axis=1)[:: round(model.cycle / model.dt)]
     increments = np.diff(curve)
-    curve = curve[: 1 + int(np.sum(increments >= SATURATED * increments[0]))]
+    curve = curve[: 1 + int(np.sum(increments >= _SATURATED * increments[0]))]
     curve.flags.writeable = False
     return curve
 

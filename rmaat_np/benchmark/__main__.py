@@ -23,9 +23,9 @@ from ..system.terminal import Parser, progress_bar, tell
 from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
 from .tables import CONTENDERS, check_targets, draw_long, long_table, speed_table, summarise, table, target_table
 
-LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
+_LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
 LONG_LENGTHS = [2**k for k in range(14, 21)]
-LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
+_LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 REMEDY = "pip install torch, or measure --contenders amrb bptt"
 
 
@@ -50,7 +50,7 @@ def in_own_process(work: str, contender: str, config: str, conditions: Condition
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def do_request(request: dict) -> dict:
+def _do_request(request: dict) -> dict:
     """The work that `in_own_process` asked of this process."""
     conditions = Conditions(**request["conditions"])
     batch, cfg = configuration(request["config"])
@@ -75,26 +75,26 @@ def compare(configs: list[str], contenders: list[str], rounds: int, conditions: 
     return rows
 
 
-def long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
+def _long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
     """One sequence of 16 thousand to 1 million tokens per step, each told as it is measured.
 
     A contender that failed or passed LONG_LIMIT is not measured any further.
     """
-    tell(table([], LONG_COLUMNS))
+    tell(table([], _LONG_COLUMNS))
     rows, remaining = [], list(contenders)
     for length in LONG_LENGTHS:
         for contender in list(remaining):
             row: dict[str, Any] = {"config": f"long:{length}", "contender": contender}
             row |= summarise([in_own_process("measure", contender, row["config"], conditions)])
             cells = [row["config"], contender, row.get("error") or row["tokens_per_second"], row.get("peak_mib")]
-            tell(table([cells], LONG_COLUMNS).splitlines()[-1])
+            tell(table([cells], _LONG_COLUMNS).splitlines()[-1])
             rows.append(row)
-            if "error" in row or (row["peak_mib"] or 0) * 2**20 > LONG_LIMIT:
+            if "error" in row or (row["peak_mib"] or 0) * 2**20 > _LONG_LIMIT:
                 remaining.remove(contender)
     return rows
 
 
-def make_parser() -> Parser:
+def _make_parser() -> Parser:
     """The options."""
     parser = Parser(prog="rmaat_np.benchmark", description=__doc__, allow_abbrev=False)
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
@@ -117,7 +117,7 @@ def make_parser() -> Parser:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked before anything is measured. A wrong option is one line and exit code 2."""
-    parser = make_parser()
+    parser = _make_parser()
     options = parser.parse_args(argv)
     if options.tf32 and (options.backend != "cupy" or options.dtype != "float32"):
         parser.error("--tf32 needs --backend cupy and --dtype float32")
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     try:
         if options.child:
-            print(json.dumps(do_request(json.loads(options.child))))
+            print(json.dumps(_do_request(json.loads(options.child))))
         else:
             run(options)
     except (InputError, backend.BackendError) as error:
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace) -> None:
         if len(contenders) < len(CONTENDERS):
             tell("PyTorch is not installed: this package is measured alone\n")
     if options.long:
-        report["rows"] = long_sequences(contenders, conditions)
+        report["rows"] = _long_sequences(contenders, conditions)
         tell("\n" + long_table(report["rows"]))
         draw_long(report["rows"], Path(options.long))
     else:

@@ -30,7 +30,7 @@ CONFIGS: dict[str, tuple[int, dict[str, Any]]] = {  # batch size, and the fields
         },
     ),
 }  # fmt: skip
-LONG_SEGMENT = 512
+_LONG_SEGMENT = 512
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Conditions:
 def configuration(name: str) -> tuple[int, Config]:
     """Batch size and Config of one of CONFIGS, or of one long sequence: "long:TOKENS"."""
     if name.startswith("long:"):
-        segments = int(name.removeprefix("long:")) // LONG_SEGMENT
-        shape = {"segment_length": LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
+        segments = int(name.removeprefix("long:")) // _LONG_SEGMENT
+        shape = {"segment_length": _LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
         return 1, Config(**SIZES | shape)
     batch, shape = CONFIGS[name]
     return batch, Config(**SIZES | shape)
@@ -65,9 +65,9 @@ def is_torch(contender: str) -> bool:
     return contender.startswith("torch")
 
 
-def make_step(contender: str, batch: int, cfg: Config, conditions: Conditions) -> Callable[[int], float]:
+def _make_step(contender: str, batch: int, cfg: Config, conditions: Conditions) -> Callable[[int], float]:
     """A function of the step number. It does one training step, and returns the loss once that is on the host."""
-    tokens, labels = random_batch(batch, cfg)
+    tokens, labels = _random_batch(batch, cfg)
     params = init_params(cfg, dtype=conditions.dtype)
     if is_torch(contender):
         return _torch_step(params, cfg, tokens, labels, contender, conditions)
@@ -135,7 +135,7 @@ def measure(contender: str, batch: int, cfg: Config, conditions: Conditions) -> 
     on_device = conditions.backend == "cupy"
     if conditions.tf32 and not is_torch(contender):
         backend.allow_tf32()
-    step = make_step(contender, batch, cfg, conditions)
+    step = _make_step(contender, batch, cfg, conditions)
     seconds: list[float] = []
     with TorchPeakMemory() if on_device and is_torch(contender) else PeakMemory(device=on_device) as memory:
         step(0)  # warms up: on a device the kernels are compiled, which may take longer than all steps
@@ -160,7 +160,7 @@ def agreement(batch: int, cfg: Config, conditions: Conditions) -> dict:
 
     from . import torch_model
 
-    tokens, labels = random_batch(batch, cfg)
+    tokens, labels = _random_batch(batch, cfg)
     params = init_params(cfg, dtype="float64")
     loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, "amrb", workers=conditions.threads)
     theirs = torch_model.to_torch(params)
@@ -170,7 +170,7 @@ def agreement(batch: int, cfg: Config, conditions: Conditions) -> dict:
     return {"gradients": float(f"{worst:.1e}"), "loss": float(f"{abs(loss / their_loss.item() - 1):.1e}")}
 
 
-def random_batch(batch: int, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
+def _random_batch(batch: int, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
     """Full sequences of random tokens, and labels. Shapes: -> tokens (B, S L), labels (B)."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)

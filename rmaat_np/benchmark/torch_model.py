@@ -107,28 +107,28 @@ def segment(memory, tokens, t, params, cfg, phi_r, mask, skip_unread):
     return written, (out if mask is None else out * (tokens != 0)[:, :, None]).sum(dim=1)
 
 
-def row_mask(tokens, num_memory):
+def _row_mask(tokens, num_memory):
     """True for memory num_queries and live tokens. Shapes: tokens (B, n) -> (B, M + n)."""
     mask = F.pad(tokens != 0, (num_memory, 0), value=True)
     mask[:, :1] |= ~mask.any(dim=1, keepdim=True)  # without any live row C would be 0; nothing reads such a row
     return mask
 
 
-def segment_counts(cfg, tokens):
+def _segment_counts(cfg, tokens):
     """T_b = ceil(n_b / L); n_b is the place of the last token, counted from 1. Shapes: tokens (B, n) -> (B)."""
     places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
     lengths = ((tokens != 0) * places).amax(dim=1)
     return -(-lengths // cfg.segment_length)
 
 
-def batch_factors(cfg, tokens):
+def _batch_factors(cfg, tokens):
     """RF(t, T_b) for t = 1 .. T_b, then 0. Shapes: tokens (B, n) -> (B, largest T_b) float64 on the host."""
-    totals = segment_counts(cfg, tokens).tolist()
+    totals = _segment_counts(cfg, tokens).tolist()
     factors = [torch.from_numpy(retention_factors(total, cfg.retention)) for total in totals]
     return torch.nn.utils.rnn.pad_sequence(factors, batch_first=True)
 
 
-def update_memory(memory, written, factor, retention):
+def _update_memory(memory, written, factor, retention):
     """mem_{t+1} of the retention modes. Shapes: memory, written (B, M, D), factor (B, 1, 1)."""
     updates = {
         "none": lambda: written,
@@ -142,7 +142,7 @@ def update_memory(memory, written, factor, retention):
 def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: bool = False):
     """Read all segments, each with the memory that the one before it wrote.
 
-    Shapes: tokens (B, n), factors of `batch_factors` (B, T) -> z (B, D)
+    Shapes: tokens (B, n), factors of `_batch_factors` (B, T) -> z (B, D)
     Raises: InputError where dropout is not 0.
     """
     if cfg.dropout:
@@ -151,17 +151,17 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
     z = params["embed.token"].new_zeros(B, cfg.d_model)
     memory = params["memory.init"].expand(B, -1, -1) if cfg.num_memory else z.new_zeros(B, 0, cfg.d_model)
     phi_r = [relative_features(params, cfg, i) if cfg.astro else None for i in range(cfg.num_layers)]
-    factors, totals, full = factors.to(z)[:, :, None, None], segment_counts(cfg, tokens), bool(live.all())
+    factors, totals, full = factors.to(z)[:, :, None, None], _segment_counts(cfg, tokens), bool(live.all())
     for t in range(factors.shape[1]):
         part = tokens[:, t * L : (t + 1) * L]
-        mask = None if full else row_mask(part, cfg.num_memory)
+        mask = None if full else _row_mask(part, cfg.num_memory)
         arguments = (memory, part, t, params, cfg, phi_r, mask, skip_unread)
         if checkpoint:
             written, read = run_checkpointed(segment, *arguments, use_reentrant=False)
         else:
             written, read = segment(*arguments)
         z_next = read if cfg.pooling == "memory" else z + read
-        memory_next = update_memory(memory, written, factors[:, t], cfg.retention)
+        memory_next = _update_memory(memory, written, factors[:, t], cfg.retention)
         if not full:  # a sequence that ended keeps its memory and its readout
             continuing = (t < totals)[:, None]
             z_next = torch.where(continuing, z_next, z)
@@ -173,7 +173,7 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
 def logits(params: dict, cfg: Config, tokens, checkpoint: bool = False, skip_unread: bool = False):
     """Class scores; the switches are those of `loss`. Shapes: tokens (B, n), for pairs (B, 2, n) -> (B, C)."""
     sequences = tokens.reshape(-1, tokens.shape[-1])
-    z = encode(params, cfg, sequences, batch_factors(cfg, sequences), checkpoint, skip_unread)
+    z = encode(params, cfg, sequences, _batch_factors(cfg, sequences), checkpoint, skip_unread)
     if cfg.pair:
         a, b = z[0::2], z[1::2]
         z = torch.cat([a, b, a * b, a - b], dim=1)

@@ -45,14 +45,14 @@ def address(array) -> int:
     return array.data.ptr
 
 
-def contiguous(*arrays):
+def _contiguous(*arrays):
     """The arrays themselves, or copies of those that are not C-contiguous."""
     return [backend.xp.ascontiguousarray(array) for array in arrays]
 
 
 def phi_forward(u):
     """`attention.phi_forward`."""
-    (u,) = contiguous(u)
+    (u,) = _contiguous(u)
     out = backend.xp.empty_like(u)
     launch("phi_forward", u.dtype, u.size, u, out, u.size)
     return out, {"phi": out}
@@ -60,7 +60,7 @@ def phi_forward(u):
 
 def phi_backward(dphi, cache):
     """`attention.phi_backward`."""
-    dphi, phi = contiguous(dphi, cache["phi"])
+    dphi, phi = _contiguous(dphi, cache["phi"])
     du = backend.xp.empty_like(dphi)
     launch("phi_backward", du.dtype, du.size, dphi, phi, du, du.size)
     return du
@@ -68,7 +68,7 @@ def phi_backward(dphi, cache):
 
 def gelu_forward(x):
     """`layers.gelu_forward`."""
-    (x,) = contiguous(x)
+    (x,) = _contiguous(x)
     s, out = backend.xp.empty((x.size // x.shape[-1], x.shape[-1]), dtype=x.dtype), backend.xp.empty_like(x)
     launch("gelu_forward", x.dtype, x.size, x, s, out, x.size, GELU_SLOPE, GELU_CUBIC)
     return out, {"x": x, "s": s}
@@ -76,7 +76,7 @@ def gelu_forward(x):
 
 def gelu_backward(dout, cache):
     """`layers.gelu_backward`."""
-    dout, x, s = contiguous(dout, cache["x"], cache["s"])
+    dout, x, s = _contiguous(dout, cache["x"], cache["s"])
     dx = backend.xp.empty_like(dout)
     launch("gelu_backward", dx.dtype, dx.size, dout, x, s, dx, dx.size, GELU_SLOPE, GELU_CUBIC)
     return dx
@@ -85,7 +85,7 @@ def gelu_backward(dout, cache):
 def layer_norm_forward(x, gain, bias):
     """`layers.layer_norm_forward`."""
     xp, width = backend.xp, x.shape[-1]
-    (x,) = contiguous(x)
+    (x,) = _contiguous(x)
     rows = x.size // width
     xhat, rstd, out = xp.empty((rows, width), dtype=x.dtype), xp.empty((rows, 1), dtype=x.dtype), xp.empty_like(x)
     launch("layer_norm_forward", x.dtype, 32 * rows, x, gain, bias, xhat, rstd, out, rows, EPS, width=width)
@@ -95,7 +95,7 @@ def layer_norm_forward(x, gain, bias):
 def layer_norm_backward(dout, cache):
     """`layers.layer_norm_backward`."""
     xp = backend.xp
-    dout, xhat, rstd = contiguous(dout, cache["xhat"], cache["rstd"])
+    dout, xhat, rstd = _contiguous(dout, cache["xhat"], cache["rstd"])
     rows, width = xhat.shape
     warps = min(rows, NORM_WARPS)
     dx, partials = xp.empty_like(dout), xp.empty((warps, 2 * width), dtype=dout.dtype)
@@ -148,13 +148,13 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
 def astromorphic_attention_backward(dy, cache):
     """`attention.astromorphic_attention_backward`."""
     xp, H, num_heads, mask = backend.xp, cache["H"], cache["num_heads"], cache["mask"]
-    phi_q, phi_k_plus_r, v, phi_k_unmasked = contiguous(
+    phi_q, phi_k_plus_r, v, phi_k_unmasked = _contiguous(
         cache["phi_q"], cache["phi_k_plus_r"], cache["v"], cache["phi_k_unmasked"]
     )
     batch, length, width = v.shape
-    (dread,), G, total = contiguous(dy), cache.get("G"), v
+    (dread,), G, total = _contiguous(dy), cache.get("G"), v
     if cache["feedback"]:
-        total, dy, y, P = contiguous(cache["total"], dy, cache["y"], cache["P"])
+        total, dy, y, P = _contiguous(cache["total"], dy, cache["y"], cache["P"])
         dread = xp.empty(dy.shape[:2] + (width + num_heads,), dtype=dy.dtype)  # dC beside it
         rows = dy.size // width
         launch("read_backward", dy.dtype, 32 * rows * num_heads, dy, y, P, dread, rows, width, num_heads)

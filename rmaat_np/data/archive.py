@@ -15,7 +15,7 @@ MAX_FILE = 64 << 20  # bytes; a CIFAR-10 batch has 31 MB, aclImdb's largest file
 MAX_ARCHIVE = 1 << 30  # bytes after decompression; aclImdb_v1 and CIFAR-10 need less than half of it
 # A data set's folder shows among these first members, before any large one. A README or macOS's "._" files come first.
 FIRST_MEMBERS, FIRST_SIZE = 100, 1 << 20
-BROKEN = (  # what reading a damaged .tar.gz can raise, absurd numbers in its headers included
+_BROKEN = (  # what reading a damaged .tar.gz can raise, absurd numbers in its headers included
     OSError, EOFError, zlib.error, tarfile.TarError, ValueError, LookupError, OverflowError, MemoryError,
     RecursionError, struct.error,
 )  # fmt: skip
@@ -64,7 +64,7 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, 
                 pass
     except InputError:
         raise
-    except BROKEN as error:
+    except _BROKEN as error:
         raise _broken(archive, error) from None
 
 

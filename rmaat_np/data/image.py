@@ -86,7 +86,7 @@ def read_images(source: Path) -> dict[str, Split]:
 def _read_batch(name: str, place: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """One batch file -> pixels (n, 3072) uint8, labels (n,) uint8, 0 .. 9."""
     try:
-        pixels, labels = (read_binary if name.endswith(".bin") else read_batch)(content)
+        pixels, labels = (_read_binary if name.endswith(".bin") else read_batch)(content)
     except InputError as error:
         raise InputError(f"{place}: {describe(place, content[:START]) or error}; {REMEDY}") from None
     bad = np.flatnonzero(labels >= CLASSES)
@@ -103,7 +103,7 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return (luma // 1000).astype(np.uint16)
 
 
-def read_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _read_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """The binary version: records of 1 label byte and 3,072 pixel bytes -> pixels (n, 3072), labels (n,) uint8.
 
     Raises: InputError for no whole number of records.

@@ -39,7 +39,7 @@ listops: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-resea
   a line: expression, value; separated by a tab, with the header Source, Target
   or no files at all: --set source=generated draws such files, into DATA_DIR/generated
 """
-HEADER = b"Source\tTarget"
+_HEADER = b"Source\tTarget"
 MAX_LINE = 16 << 20  # bytes; keeps a file without line ends from being read in one piece
 _OPERATIONS = {  # on sorted arguments; MED cuts the mean of the two middle ones to an integer
     MIN: lambda x: x[0],
@@ -132,7 +132,7 @@ def read_tsv(path: AnyPath, max_length: int | None = None) -> Split:
     tokens, lengths, labels = bytearray(), [], []
     lines = read_lines(path, MAX_LINE, REMEDY)
     number, line = next(lines, (1, b""))
-    if line != HEADER:
+    if line != _HEADER:
         raise InputError(f"{path}: line {number} is not the header Source<tab>Target, but {line[:60]!r}; {REMEDY}")
     for number, line in lines:
         row, label = _parse_line(line, max_length, f"{path}: line {number}")
@@ -151,7 +151,7 @@ def write_tsv(path: AnyPath, sequences: Iterable[ArrayLike], labels: Iterable[in
     """
 
     def write(file):
-        file.write(HEADER + b"\r\n")
+        file.write(_HEADER + b"\r\n")
         for tokens, label in zip(sequences, labels, strict=True):
             file.write(b"%b\t%d\r\n" % (to_source(tokens).encode(), label))
 

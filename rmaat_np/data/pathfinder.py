@@ -34,11 +34,11 @@ pathfinder: LRA's release (lra_release.gz, 7.7 GB), https://github.com/google-re
   or no files at all: --set source=generated draws the images
 """
 PARENTS = ("", "pathfinder32", "lra_release/pathfinder32", "lra_release/lra_release/pathfinder32")
-METADATA = re.compile(r"[\w-]+\.npy", re.ASCII)  # neither "._0.npy" nor "0 copy.npy"
-IMAGE = re.compile(r"imgs/(?!\.)[\w.-]+/(?!\.)[\w.-]+\.png", re.ASCII)  # admits neither "..", nor an absolute path
-PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + SIZE.to_bytes(4) * 2 + b"\x08\0"  # 32 x 32, 8 bits, grey
-MAX_IMAGE = 1 << 16  # bytes; 32 x 32 grey pixels need about 500
-MAX_METADATA = 64 << 20  # bytes; the release's files have some 40 KB
+_METADATA = re.compile(r"[\w-]+\.npy", re.ASCII)  # neither "._0.npy" nor "0 copy.npy"
+_IMAGE = re.compile(r"imgs/(?!\.)[\w.-]+/(?!\.)[\w.-]+\.png", re.ASCII)  # admits neither "..", nor an absolute path
+_PNG_HEADER = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + SIZE.to_bytes(4) * 2 + b"\x08\0"  # 32 x 32, 8 bits, grey
+_MAX_IMAGE = 1 << 16  # bytes; 32 x 32 grey pixels need about 500
+_MAX_METADATA = 64 << 20  # bytes; the release's files have some 40 KB
 
 
 def load(data_dir: AnyPath, *, difficulty: str = "hard", seed: int = 0, cache_dir: AnyPath | None = None) -> Dataset:
@@ -50,10 +50,10 @@ def load(data_dir: AnyPath, *, difficulty: str = "hard", seed: int = 0, cache_di
     """
     seed = check_integer("seed", seed, 0)
     folder = find_folder(Path(data_dir), difficulty)
-    metadata = list_metadata(folder)
+    metadata = _list_metadata(folder)
     if not metadata:
         raise InputError(f"{folder / 'metadata'}: no .npy files; {REMEDY}")
-    sources = metadata + list_images(folder)
+    sources = metadata + _list_images(folder)
     store = Path(cache_dir or Path(data_dir) / STORE)
     split = stored_split(sources, store, f"pathfinder-{difficulty}-1", lambda: read_images(folder, metadata))
     if len(split) < 10:
@@ -72,25 +72,25 @@ def find_folder(data_dir: Path, difficulty: str) -> Path:
     if not found:
         what = f"no pathfinder32/{FOLDERS[difficulty]} here"
         raise not_found(data_dir, PARENTS, what, ("lra_release", "pathfinder"), REMEDY)
-    return next((folder for folder in found if len(found) > 1 and list_metadata(folder)), found[0])
+    return next((folder for folder in found if len(found) > 1 and _list_metadata(folder)), found[0])
 
 
-def list_metadata(folder: Path) -> list[Path]:
+def _list_metadata(folder: Path) -> list[Path]:
     """The metadata files of a difficulty's folder, sorted; hidden and foreign ones are left alone."""
-    return [folder / "metadata" / name for name in list_folder(folder / "metadata") if METADATA.fullmatch(name)]
+    return [folder / "metadata" / name for name in list_folder(folder / "metadata") if _METADATA.fullmatch(name)]
 
 
-def list_images(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     """Every image file of a difficulty's folder, sorted, whether or not the metadata list it.
 
     A batch that cannot be opened is left out. If the metadata list an image of it, reading that image says why.
     """
     images = []
     for batch in list_folder(folder / "imgs"):
-        if IMAGE.fullmatch(f"imgs/{batch}/x.png"):
+        if _IMAGE.fullmatch(f"imgs/{batch}/x.png"):
             with suppress(InputError):
                 names = list_folder(folder / "imgs" / batch)
-                images += [folder / "imgs" / batch / name for name in names if IMAGE.fullmatch(f"imgs/{batch}/{name}")]
+                images += [folder / "imgs" / batch / name for name in names if _IMAGE.fullmatch(f"imgs/{batch}/{name}")]
     return sorted(images)
 
 
@@ -104,10 +104,10 @@ def divide(split: Split, order: np.ndarray) -> list[Split]:
 
 def read_images(folder: Path, metadata: list[Path]) -> Split:
     """Every image that the metadata files list, in their order."""
-    rows = [(f"{file}: row {i}", *row) for file in metadata for i, row in enumerate(read_metadata(file), start=1)]
+    rows = [(f"{file}: row {i}", *row) for file in metadata for i, row in enumerate(_read_metadata(file), start=1)]
     pixels, labels, empty = [], [], 0
     for place, image, label in progress_bar(rows, unit="image", label="reading images"):
-        content = read_file(folder / image, place)
+        content = _read_file(folder / image, place)
         if content:
             pixels.append(read_png(content, f"{place}: {folder / image}"))
             labels.append(label)
@@ -119,11 +119,11 @@ def read_images(folder: Path, metadata: list[Path]) -> Split:
     return check_split(split, "whole", folder, 2)
 
 
-def read_metadata(file: Path) -> list[tuple[str, int]]:
+def _read_metadata(file: Path) -> list[tuple[str, int]]:
     """The rows of one metadata file as (path of the image below its difficulty's folder, label)."""
-    content = read_whole(file, MAX_METADATA)
+    content = read_whole(file, _MAX_METADATA)
     if content.startswith(b"\x93NUMPY"):
-        table = read_array(content, file)
+        table = _read_array(content, file)
     elif what := describe(file, content[:START]):
         raise InputError(f"{file}: {what}; {REMEDY}")
     else:  # blank lines at the end are no rows
@@ -136,14 +136,14 @@ def _parse_row(row: list[str], place: str) -> tuple[str, int]:
         expected = "expected imgs/<b> <name>.png <n> <label> ..."
         raise InputError(f"{place} has {len(row)} fields, {expected}, but it is {' '.join(row)[:40]!r}")
     image = f"{row[0]}/{row[1]}"
-    if not IMAGE.fullmatch(image):
+    if not _IMAGE.fullmatch(image):
         raise InputError(f"{place} names {image[:80]!r}, expected imgs/<b>/<name>.png; mend or remove it")
     if row[3] not in ("0", "1"):
         raise InputError(f"{place} has label {row[3][:20]!r}, expected 0 or 1; mend or remove it")
     return image, int(row[3])
 
 
-def read_array(content: bytes, file: Path) -> list[list[str]]:
+def _read_array(content: bytes, file: Path) -> list[list[str]]:
     """The rows of a true .npy file of text; nothing is ever unpickled."""
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
@@ -155,13 +155,13 @@ def read_array(content: bytes, file: Path) -> list[list[str]]:
         raise InputError(f"{file}: {problem}; save it with array.astype(str), or {REMEDY}") from None
 
 
-def read_file(path: Path, place: str) -> bytes:
+def _read_file(path: Path, place: str) -> bytes:
     """The bytes of one image file; `place` names the metadata row that lists it."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{place}: {path} is no regular file; restore it or remove the row")
         with path.open("rb") as file:
-            return file.read(MAX_IMAGE + 1)
+            return file.read(_MAX_IMAGE + 1)
     except OSError as error:
         raise read_error(f"{place}: {path}", error, "restore it or remove the row") from None
 
@@ -172,7 +172,7 @@ def read_png(content: bytes, place: str) -> np.ndarray:
         from PIL import Image
     except ImportError:
         raise InputError("reading Pathfinder's images needs Pillow; run `pip install pillow`") from None
-    if not content.startswith(PNG_HEADER) or len(content) > MAX_IMAGE:
+    if not content.startswith(_PNG_HEADER) or len(content) > _MAX_IMAGE:
         if what := describe(place, content[:START]):
             raise InputError(f"{place} {what}; restore it or remove the row")
         raise InputError(f"{place} is no PNG of 32 x 32 pixels in 8-bit grey; restore it or remove the row")

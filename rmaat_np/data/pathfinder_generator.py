@@ -17,22 +17,22 @@ from .pathfinder import divide
 from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
 from .stored import AnyPath, stored_split
 
-CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
+_CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
 SCALE = 2  # lines and discs are drawn this many times larger, then resampled
-PADDING = 1  # pixels along each side that no snake enters
+_PADDING = 1  # pixels along each side that no snake enters
 PADDLE, MARGIN = 2, 1  # length of a paddle, and the clearance around it
-REACH = PADDLE + 1 + MARGIN  # from the centre of a stamp to its side; the 1 is the thickness, 0.5, rounded up
-SEED_DISTANCE = 7
-MARKER_RADIUS = 1.5
+_REACH = PADDLE + 1 + MARGIN  # from the centre of a stamp to its side; the 1 is the thickness, 0.5, rounded up
+_SEED_DISTANCE = 7
+_MARKER_RADIUS = 1.5
 DISTRACTOR_CONTRAST, TARGET_CONTRAST = 2.0, 2.0 * 0.75
 PADDLE_TRIES, SNAKE_TRIES = 3, 5  # end points tried for a paddle, starts tried for a distractor
-ATTEMPTS = 32  # pairs of targets that grow side by side (most fail); the first that succeeds is taken
+_ATTEMPTS = 32  # pairs of targets that grow side by side (most fail); the first that succeeds is taken
 
 # A mask holds 0 (free) to 255 (occupied), flat, with a frame of occupied pixels so that no index needs a check.
 FRAME = 8
 WIDTH = SIZE + 2 * FRAME
 TOUCHING = 459  # 1.8 * 255: two masks whose sum reaches this are too close
-FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
+_FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
 
 
 def generate_dataset(cache_dir: AnyPath, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
@@ -63,14 +63,14 @@ def generate(
     Raises: InputError for an unknown difficulty, a count below 1, or a negative seed.
     Source: arXiv:1805.08315; LRA, arXiv:2011.04006
     """
-    if difficulty not in CONTOUR_LENGTH:
-        raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(CONTOUR_LENGTH)}")
+    if difficulty not in _CONTOUR_LENGTH:
+        raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(_CONTOUR_LENGTH)}")
     count, seed = check_integer("count", count, 1), check_integer("seed", seed, 0)
     numbers = range(count)
     tokens, labels = np.empty((count, LENGTH), dtype=np.uint16), np.empty(count, dtype=np.int64)
     for i in progress_bar(numbers, unit="image", label=f"drawing {difficulty} images") if progress else numbers:
-        rng = np.random.default_rng([seed, CONTOUR_LENGTH[difficulty], i])
-        image, labels[i] = draw_image(rng, CONTOUR_LENGTH[difficulty])
+        rng = np.random.default_rng([seed, _CONTOUR_LENGTH[difficulty], i])
+        image, labels[i] = draw_image(rng, _CONTOUR_LENGTH[difficulty])
         tokens[i] = image.ravel() + np.uint16(1)
     return tokens, labels
 
@@ -99,13 +99,13 @@ def _target_snakes(rng, contour_length):
     Shapes: -> paddles (2, contour_length, 3) ints; mask (WIDTH * WIDTH,) uint8
     """
     while True:
-        first = rng.integers(0, len(SEED_HEADINGS), ATTEMPTS)
-        headings = np.stack([SEED_HEADINGS[first], rng.integers(0, 360, ATTEMPTS)], axis=1)
+        first = rng.integers(0, len(_SEED_HEADINGS), _ATTEMPTS)
+        headings = np.stack([_SEED_HEADINGS[first], rng.integers(0, 360, _ATTEMPTS)], axis=1)
         tail = TARGET_TAILS[first, rng.integers(0, TARGET_TAIL_COUNT[first])]
-        angle = np.deg2rad(rng.integers(0, 360, ATTEMPTS))
-        other_tail = np.rint(tail + SEED_DISTANCE * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.int64)
+        angle = np.deg2rad(rng.integers(0, 360, _ATTEMPTS))
+        other_tail = np.rint(tail + _SEED_DISTANCE * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.int64)
         tails = np.stack([tail, other_tail], axis=1)
-        paddles, masks = _grow(rng, np.tile(EMPTY, (ATTEMPTS, 1)), headings, tails, contour_length)
+        paddles, masks = _grow(rng, np.tile(EMPTY, (_ATTEMPTS, 1)), headings, tails, contour_length)
         if len(paddles):
             # As in the original, the first snake's last paddle stays out of the mask: a distractor may cross it.
             _occupy(masks[:1], paddles[:1, 1, -1])
@@ -117,11 +117,11 @@ def _distractor_snake(rng, mask, length):
 
     Shapes: mask (WIDTH * WIDTH,) uint8 -> paddles (length or 0, 3) ints; the mask with the snake in it
     """
-    occupied = mask > FREE
+    occupied = mask > _FREE
     for heading in rng.integers(0, 360, SNAKE_TRIES):
-        if heading not in SEED_FOOTPRINT:
+        if heading not in _SEED_FOOTPRINT:
             continue
-        room = WINDOW[~occupied[WINDOW[:, None] + SEED_FOOTPRINT[heading]].any(axis=1)]
+        room = _WINDOW[~occupied[_WINDOW[:, None] + _SEED_FOOTPRINT[heading]].any(axis=1)]
         if len(room):
             tail = np.stack(np.divmod(room[rng.integers(0, len(room))], WIDTH)) - FRAME
             paddles, masks = _grow(rng, mask[None], np.array([[heading]]), tail[None, None], length)
@@ -163,8 +163,8 @@ def _next_paddle(rng, masks, pivot, heading):
     """
     k = np.arange(len(masks))[:, None]
     ends = _index(pivot[:, None] + STEPS)  # (k, 18)
-    nearby = masks[k[..., None], ends[..., None] + CROSS].max(axis=-1)
-    weights = np.cumsum((255.0 - nearby) / 255 * TURN_WEIGHT[heading], axis=1)
+    nearby = masks[k[..., None], ends[..., None] + _CROSS].max(axis=-1)
+    weights = np.cumsum((255.0 - nearby) / 255 * _TURN_WEIGHT[heading], axis=1)
     draws = rng.random((len(masks), PADDLE_TRIES)) * weights[:, -1:]
     steps = (weights[:, None] > draws[..., None]).argmax(axis=-1)  # (k, PADDLE_TRIES)
     beneath = masks[k[..., None], ends[k, steps][..., None] + SQUARE]
@@ -194,7 +194,7 @@ def _occupy(masks, paddles):
 def _paint(canvas, paddles, contrast):
     """Lay paddles (n, 3) over the framed canvas in place; where they overlap, the brighter value stays."""
     for stamp, y, x in paddles:
-        area = np.s_[y + FRAME - REACH : y + FRAME + REACH + 1, x + FRAME - REACH : x + FRAME + REACH + 1]
+        area = np.s_[y + FRAME - _REACH : y + FRAME + _REACH + 1, x + FRAME - _REACH : x + FRAME + _REACH + 1]
         # float32 as in the original: it decides which way grey values that end in .5 are rounded.
         canvas[area] = np.maximum(canvas[area], (LINE[stamp] / 255 * contrast).astype(np.float32))
 
@@ -202,8 +202,8 @@ def _paint(canvas, paddles, contrast):
 def _disc(y, x):
     """A marker with its centre on pixel (y, x): (32, 32), values 0..1."""
     grid = np.arange(SIZE * SCALE)
-    inside = (grid[:, None] - y * SCALE) ** 2 + (grid - x * SCALE) ** 2 <= (MARKER_RADIUS * SCALE) ** 2
-    return _resample(inside * 255.0, DISC_WEIGHTS) / 255
+    inside = (grid[:, None] - y * SCALE) ** 2 + (grid - x * SCALE) ** 2 <= (_MARKER_RADIUS * SCALE) ** 2
+    return _resample(inside * 255.0, _DISC_WEIGHTS) / 255
 
 
 def _lanczos(n_in, n_out):
@@ -235,8 +235,8 @@ def _stamps(directions):
 
     Shapes: directions (n, 2) -> lines (n, 9, 9), footprints (n, 9, 9), whole values 0..255
     """
-    centre = REACH * SCALE
-    side, weights = 2 * centre + 1, _lanczos(2 * centre + 1, 2 * REACH + 1)
+    centre = _REACH * SCALE
+    side, weights = 2 * centre + 1, _lanczos(2 * centre + 1, 2 * _REACH + 1)
     ends = _move(np.full_like(directions, centre), directions, PADDLE * SCALE) - centre
     ends, which = np.unique(ends, axis=0, return_inverse=True)
     near = np.arange(-MARGIN * SCALE, MARGIN * SCALE + 1)
@@ -270,22 +270,22 @@ def _target_tails():
 
     Shapes: -> tails (headings, 16, 2), of which the first count (headings,) are in use
     """
-    side = FRAME + 2 * SEED_DISTANCE
+    side = FRAME + 2 * _SEED_DISTANCE
     inner = np.zeros((WIDTH, WIDTH), dtype=bool)
     inner[side:-side, side:-side] = True
-    tails = np.zeros((len(SEED_FOOTPRINT), inner.sum(), 2), dtype=np.int64)
+    tails = np.zeros((len(_SEED_FOOTPRINT), inner.sum(), 2), dtype=np.int64)
     count = np.zeros(len(tails), dtype=np.int64)
-    for i, footprint in enumerate(SEED_FOOTPRINT.values()):
-        room = WINDOW[inner.ravel()[WINDOW[:, None] + footprint].all(axis=1)]
+    for i, footprint in enumerate(_SEED_FOOTPRINT.values()):
+        room = _WINDOW[inner.ravel()[_WINDOW[:, None] + footprint].all(axis=1)]
         count[i] = len(room)
         tails[i, : len(room)] = np.stack(np.divmod(room, WIDTH), axis=1) - FRAME
     return tails, count
 
 
-EMPTY = np.pad(np.zeros((SIZE - 2 * PADDING,) * 2, dtype=np.uint8), FRAME + PADDING, constant_values=255).ravel()
-WINDOW = np.flatnonzero(EMPTY == 0)  # flat positions that an empty window leaves free
-CROSS = np.array([-WIDTH, -1, 0, 1, WIDTH])  # a disc of radius MARGIN
-SQUARE = np.add.outer(np.arange(-REACH, REACH + 1) * WIDTH, np.arange(-REACH, REACH + 1)).ravel()  # a stamp
+EMPTY = np.pad(np.zeros((SIZE - 2 * _PADDING,) * 2, dtype=np.uint8), FRAME + _PADDING, constant_values=255).ravel()
+_WINDOW = np.flatnonzero(EMPTY == 0)  # flat positions that an empty window leaves free
+_CROSS = np.array([-WIDTH, -1, 0, 1, WIDTH])  # a disc of radius MARGIN
+SQUARE = np.add.outer(np.arange(-_REACH, _REACH + 1) * WIDTH, np.arange(-_REACH, _REACH + 1)).ravel()  # a stamp
 
 # Headings and stamps share one index: -180 .. 179 degrees, then along each step, then against each step.
 STEPS = _steps()
@@ -294,10 +294,10 @@ _ahead = np.arctan2(*STEPS.T)
 _angle = np.concatenate([np.arange(-180, 180) * np.pi / 180, _ahead, _ahead - np.copysign(np.pi, _ahead)])
 _turn = np.abs(_angle[:, None] - _ahead)
 DIRECTION = np.stack([np.sin(_angle), np.cos(_angle)], axis=1)
-TURN_WEIGHT = np.maximum(np.cos(np.minimum(_turn, 2 * np.pi - _turn)), 0) ** 2  # continuity is 1
-DISC_WEIGHTS = _lanczos(SIZE * SCALE, SIZE)
+_TURN_WEIGHT = np.maximum(np.cos(np.minimum(_turn, 2 * np.pi - _turn)), 0) ** 2  # continuity is 1
+_DISC_WEIGHTS = _lanczos(SIZE * SCALE, SIZE)
 LINE, FOOTPRINT = _stamps(DIRECTION)
-SEED_FOOTPRINT = _seed_footprints(FOOTPRINT[:AHEAD])
-SEED_HEADINGS = np.array(list(SEED_FOOTPRINT))
+_SEED_FOOTPRINT = _seed_footprints(FOOTPRINT[:AHEAD])
+_SEED_HEADINGS = np.array(list(_SEED_FOOTPRINT))
 TARGET_TAILS, TARGET_TAIL_COUNT = _target_tails()
 FOOTPRINT = FOOTPRINT.reshape(len(FOOTPRINT), -1).astype(np.int16)  # int16: sums of two masks pass 255

@@ -13,8 +13,8 @@ from ..errors import InputError, check_integer
 from .dataset import Dataset, Split, check_tokens
 
 CLASSES = 10
-NOISE = 16  # ids 1 .. 10 are the classes, 11 .. 26 noise, 0 padding
-VOCAB_SIZE = 1 + CLASSES + NOISE
+_NOISE = 16  # ids 1 .. 10 are the classes, 11 .. 26 noise, 0 padding
+VOCAB_SIZE = 1 + CLASSES + _NOISE
 
 
 def load(

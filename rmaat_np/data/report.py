@@ -6,7 +6,7 @@ from ..errors import escaped
 from . import listops
 from .dataset import Dataset, Split
 
-CHECKED = 2_000  # rows of each split whose ListOps target is evaluated again; 96,000 would take 10 to 20 s
+_CHECKED = 2_000  # rows of each split whose ListOps target is evaluated again; 96,000 would take 10 to 20 s
 SHOWN = 300  # characters of a text
 
 
@@ -26,8 +26,8 @@ def report(dataset: Dataset) -> str:
         lines.append("    class shares " + " ".join(f"{share:.3f}" for share in shares))
     if dataset.task == "listops":
         for name, split in splits.items():
-            listops.check_targets(split.take(np.arange(min(CHECKED, len(split)))), name)
-        lines.append(f"  targets evaluated again, of each split at most the first {CHECKED:,}: all are right")
+            listops.check_targets(split.take(np.arange(min(_CHECKED, len(split)))), name)
+        lines.append(f"  targets evaluated again, of each split at most the first {_CHECKED:,}: all are right")
     for row in range(min(2, len(dataset.train))):
         lines += [f"  train row {row + 1}, label {dataset.train.labels[row]}:", *_shown(dataset, dataset.train, row)]
     return "\n".join(lines)

@@ -60,7 +60,7 @@ def read_pairs(path: Path, max_length: int) -> Split:
     """Read one file line by line; only the first max_length bytes of each document are kept in memory."""
     texts, lengths, labels = bytearray(), [], []
     for number, line in read_lines(path, MAX_LINE, REMEDY):
-        label, *documents = parse_line(line, f"{path}: line {number}")
+        label, *documents = _parse_line(line, f"{path}: line {number}")
         labels.append(label)
         for document in documents:
             texts += document[:max_length]
@@ -68,7 +68,7 @@ def read_pairs(path: Path, max_length: int) -> Split:
     return check_split(text.byte_split(texts, lengths, labels, documents=2), path.name, path, 2)
 
 
-def parse_line(line: bytes, place: str) -> tuple[int, bytes, bytes]:
+def _parse_line(line: bytes, place: str) -> tuple[int, bytes, bytes]:
     """Label and both documents of one line. Raises: InputError that starts with `place`."""
     columns = line.split(b"\t")
     if len(columns) != 5:

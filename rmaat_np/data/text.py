@@ -34,10 +34,10 @@ text: the Large Movie Review Dataset v1.0, https://ai.stanford.edu/~amaas/data/s
       test/neg/<id>_<rating>.txt   12,500 reviews
       test/pos/<id>_<rating>.txt   12,500 reviews
 """
-SENTIMENTS = ("neg", "pos")  # the position is the label
+_SENTIMENTS = ("neg", "pos")  # the position is the label
 LAYOUT = Layout(
     tops=("aclImdb",),
-    folders=tuple(f"{split}/{sentiment}" for split in ("train", "test") for sentiment in SENTIMENTS),
+    folders=tuple(f"{split}/{sentiment}" for split in ("train", "test") for sentiment in _SENTIMENTS),
     wanted=re.compile(r"aclImdb/(train|test)/(neg|pos)/[0-9]+_[0-9]+\.txt"),
     files=50_000,
     remedy=REMEDY,
@@ -74,10 +74,10 @@ def read_reviews(source: Path, max_length: int) -> dict[str, Split]:
     for name, place, content in read_files(source, LAYOUT):
         _, split, sentiment, _ = name.split("/")
         _check_review(content, place)
-        reviews[split, SENTIMENTS.index(sentiment)][name] = content[:max_length]
+        reviews[split, _SENTIMENTS.index(sentiment)][name] = content[:max_length]
     for (split, label), found in reviews.items():
         if not found:
-            raise InputError(f"{source}: no reviews in aclImdb/{split}/{SENTIMENTS[label]}; {REMEDY}")
+            raise InputError(f"{source}: no reviews in aclImdb/{split}/{_SENTIMENTS[label]}; {REMEDY}")
     splits = {}
     for split in ("train", "test"):
         rows = [(text, label) for label in (0, 1) for _, text in sorted(reviews[split, label].items())]

@@ -12,8 +12,8 @@ __all__ = ["TIMELINE_SIZE", "draw_timeline", "spans", "write_timeline"]
 
 TIMELINE_SIZE = (11, 8)  # inches
 BEGIN = {"cache": ("forward", "replay"), "memory": ("store",)}
-END = {"cache": ("drop",), "memory": ("release",)}
-BARS = {
+_END = {"cache": ("drop",), "memory": ("release",)}
+_BARS = {
     "cache": {"label": "cache", "width": 0.78, "color": "#9ecae1", "edgecolor": "#08519c"},
     "memory": {
         "label": "memory tokens in the replay buffer",
@@ -23,7 +23,7 @@ BARS = {
         "hatch": "///",
     },
 }
-MARKS = {"forward": ("v", "white"), "replay": ("D", "#fed976"), "backward": ("^", "black")}  # marker, face
+_MARKS = {"forward": ("v", "white"), "replay": ("D", "#fed976"), "backward": ("^", "black")}  # marker, face
 
 
 def spans(events: list[TraceEvent], what: str) -> list[tuple[int, int, int]]:
@@ -36,7 +36,7 @@ def spans(events: list[TraceEvent], what: str) -> list[tuple[int, int, int]]:
     for i, event in enumerate(events):
         if event.kind in BEGIN[what]:
             begun[event.segment] = i
-        elif event.kind in END[what]:
+        elif event.kind in _END[what]:
             found.append((event.segment, begun.pop(event.segment), i))
     return found
 
@@ -64,12 +64,12 @@ def draw_timeline(figure, recordings: dict[str, list[TraceEvent]]) -> None:
 
 def _draw_alive(axis, events):
     """Bars from the event that brings a cache or a memory to the event that ends it; marks where a segment is run."""
-    for what, look in BARS.items():
+    for what, look in _BARS.items():
         alive = spans(events, what)
         if alive:
             segment, begin, end = np.array(alive).T
             axis.bar(segment + 1, end - begin, bottom=begin, linewidth=0.8, **look)
-    for kind, (marker, face) in MARKS.items():
+    for kind, (marker, face) in _MARKS.items():
         points = [(event.segment + 1, i) for i, event in enumerate(events) if event.kind == kind]
         if points:
             axis.plot(*zip(*points, strict=True), marker, color="black", markerfacecolor=face, label=LABELS[kind])

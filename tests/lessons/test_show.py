@@ -84,7 +84,9 @@ def test_a_window_that_fails_costs_one_line(tmp_path):
 
 
 def test_a_picture_that_cannot_be_written_costs_one_line(tmp_path):
-    code = CODE.replace("from show import pyplot, show", "from show import pyplot, show\nimport os; os.rmdir('f'); open('f', 'w')")
+    code = CODE.replace(
+        "from show import pyplot, show", "from show import pyplot, show\nimport os; os.rmdir('f'); open('f', 'w')"
+    )
     code, out, err = run(tmp_path, code, LESSON_PICTURES="f")
     assert code == 0 and err.startswith("picture f/name.png cannot be written") and err.count("\n") == 1
 
