@@ -8,6 +8,7 @@ go on to their end, and the same command finds their results.
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -107,7 +108,7 @@ def parse_variants(text: str) -> list[str]:
     """'rmaat,rmt+method=amrb' -> the name of each. Raises: InputError for what is empty or twice."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if not name or "/" in name:
+        if not name or {"/", os.sep} & set(name):
             raise InputError(f"--compare {text}: {name!r} is not MODEL or MODEL+KEY=VALUE; separate them by commas")
         if names.count(name) > 1:
             raise InputError(f"--compare {text}: {name} is there twice; name it once, and repeat it with --seeds")
@@ -211,9 +212,22 @@ def start(job: Job, argv: list[str]) -> Started:
     """Start a run in a session of its own: a Ctrl-C in the terminal reaches only the comparing process."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it); not a pipe, which would be full some day
     process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,  # without effect on Windows, which has the next line instead
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
     return Started(job, process, errors)
+
+
+def ask_to_stop(process: subprocess.Popen) -> None:
+    """Send the signal after which a run saves its state. On Windows that needs a console; without one, just end it."""
+    try:
+        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+    except OSError:
+        process.terminate()
 
 
 def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Started]:
@@ -223,7 +237,7 @@ def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Starte
     """
     if should_stop():
         for started in running:
-            started.process.terminate()  # it saves its state first
+            ask_to_stop(started.process)
         for started in running:
             started.process.wait()
             started.errors.close()

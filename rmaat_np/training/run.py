@@ -14,7 +14,7 @@ from ..data.dataset import Dataset
 from ..errors import InputError
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
-from ..system.files import make_folder, write_text
+from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from .settings import Settings, TrainConfig
 
@@ -106,18 +106,22 @@ def read_record(record: dict) -> tuple[Settings, Config, Progress]:
     return settings, cfg, progress
 
 
-def new_run(folder: str | Path, settings: Settings, dataset: Dataset) -> Run:
-    """Start a run in a new folder.
+def new_run(folder: str | Path, settings: Settings, dataset: Dataset, *, numbered: bool = False) -> Run:
+    """Start a run in a new folder. numbered: if the folder is there, take FOLDER-2, FOLDER-3, ... instead
 
     Raises: InputError if the folder already holds a run, or if a checkpoint of this run could not be read back.
     """
     folder = Path(folder)
-    refuse_to_overwrite(folder)
+    if not numbered:
+        refuse_to_overwrite(folder)
     cfg = settings.config(dataset)
     params = first_params(cfg, settings.train)
     run = Run(folder, settings, cfg, params, adamw_init(params), Progress())
     run.check_saveable()
-    make_folder(folder)
+    if numbered:
+        run.folder = make_numbered_folder(folder)
+    else:
+        make_folder(folder)
     return run
 
 
