@@ -15,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from helpers.calls import SCRIPT, TINY, assert_refused
+from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
 
 import run_lra
 from rmaat_np import backend
@@ -93,7 +93,7 @@ def test_blas_gets_one_thread_before_numpy_is_imported():
 
 def test_commands_can_be_pasted_into_a_shell(call):
     _, out, _ = call(*TINY, "--out", "ein Lauf", "--steps", 1)
-    (advice,) = [line for line in out.splitlines() if line.startswith("evaluate again: python run_lra.py ")]
+    (advice,) = [line for line in out.splitlines() if line.startswith(f"evaluate again: {COMMAND} ")]
     code, _, _ = call(*shlex.split(advice)[4:])
     assert code == 0
 
@@ -103,6 +103,7 @@ def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp
         raise KeyboardInterrupt(signal.SIGINT)
 
     monkeypatch.setattr(loop, "train_step", stop)
+    Path("my data").mkdir()
     where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0"]
     code, _, err = call(*TINY, "--out", "run", *where)
     words = shlex.split(err.partition("go on with: ")[2])
@@ -237,7 +238,7 @@ def test_interrupted_process_goes_on_bit_for_bit(start_process):
     assert process.returncode == 130
     step = runs.load_run("run").progress.step
     assert 20 <= step < 200
-    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
+    assert err == f"stopped after step {step}, saved; go on with: {COMMAND} --resume run --workers 1\n"
 
     for going_on in (start_process("--resume", "run", "--workers", 1), whole):
         _, err = going_on.communicate(timeout=60)
@@ -284,9 +285,8 @@ def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, numbe
         patch.setattr(loop, "train_step", stop_twice)
         code, _, err = call(*TINY, "--out", "run")
     assert code == 128 + number
-    assert (
-        err == "stopped at once, back to the last checkpoint; go on with: python run_lra.py --resume run --workers 1\n"
-    )
+    going_on = f"{COMMAND} --resume run --workers 1"
+    assert err == f"stopped at once, back to the last checkpoint; go on with: {going_on}\n"
     assert call("--resume", "run")[0] == 0 and result_of("run")["steps"] == 6
 
 
@@ -297,7 +297,7 @@ def test_sigterm_ends_the_process_with_its_state_saved(start_process):
     _, err = process.communicate(timeout=30)
     step = runs.load_run("run").progress.step
     assert process.returncode == 143 and 3 <= step < 5000
-    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
+    assert err == f"stopped after step {step}, saved; go on with: {COMMAND} --resume run --workers 1\n"
 
 
 # resuming with options that contradict the run

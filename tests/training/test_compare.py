@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from helpers.calls import COMMAND
 
 import run_lra
 from rmaat_np.command import actions, options
@@ -89,7 +90,7 @@ def test_interrupted_and_gone_on_with(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "go on with: python run_lra.py" in stderr.splitlines()[-1] and "Traceback" not in stderr
+    assert f"go on with: {COMMAND} " in stderr.splitlines()[-1] and "Traceback" not in stderr
     assert (tmp_path / "out" / "rmaat-seed0" / "last.npz").exists()
     assert "Not run: rmaat-seed0 (not finished); " in (tmp_path / "out" / "table.md").read_text()
     assert run_lra.main([*arguments, str(tmp_path / "out")]) == 0

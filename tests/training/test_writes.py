@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.calls import COMMAND
 from helpers.runs import SIZES, assert_equal_runs, at_step, disk_full_after, start
 
 import run_lra
@@ -233,6 +234,7 @@ def test_read_only_file_system(small_disk, data, whole, monkeypatch):
 
 
 def test_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
     folder = tmp_path / "run"
     with ExitStack() as stack, monkeypatch.context() as patch:
@@ -241,8 +243,5 @@ def test_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         assert run_lra.main(["--task", "recall", "--workers", "1", "--out", str(folder), *settings]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"run_lra.py: {folder}/metrics.jsonl: cannot be written (File too large); free space")
-    assert (
-        error.endswith(f"; then go on with: python run_lra.py --resume {folder} --workers 1\n")
-        and error.count("\n") == 1
-    )
+    assert error.endswith(f"; then go on with: {COMMAND} --resume {folder} --workers 1\n") and error.count("\n") == 1
     assert run_lra.main(["--resume", str(folder), "--workers", "1"]) == 0
