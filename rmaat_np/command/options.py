@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import params, step
 from ..errors import InputError
 from ..system.machine import default_workers
-from ..system.terminal import Parser
+from ..system.terminal import Parser, showable
 from ..training import settings
 from ..training.execution import Execution
 
@@ -178,8 +178,8 @@ def _how_this_was_called() -> list[str]:
 
 
 def _quoted(word: str) -> str:
-    """A word as a POSIX shell reads it; bytes that no terminal shows are escapes, which bash and zsh read."""
-    if word.isprintable():
+    """A word as a POSIX shell reads it; what the terminal cannot show is escaped in a way that bash and zsh read."""
+    if word.isprintable() and showable(word, sys.stdout) == word:
         return shlex.quote(word)
     plain = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
     return f"$'{''.join(plain)}'"

@@ -55,7 +55,7 @@ def tell(line: str, write: Callable[[str], object] | None = None) -> None:
         if write is None:
             _print(line, sys.stdout)
         else:
-            write(_showable(line, sys.stdout))
+            write(showable(line, sys.stdout))
         sys.stdout.flush()
     except OSError:
         silence_stdout()
@@ -80,10 +80,10 @@ def warn(line: str) -> None:
 
 def _print(text: str, stream: TextIO | None) -> None:
     if stream is not None:  # print would turn to stdout
-        print(_showable(text, stream), file=stream, flush=True)
+        print(showable(text, stream), file=stream, flush=True)
 
 
-def _showable(text: str, stream: TextIO | None) -> str:
+def showable(text: str, stream: TextIO | None) -> str:
     """The text, with backslash escapes for the characters that the stream's encoding does not have."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")

@@ -183,6 +183,7 @@ def compare(
         failed: dict[str, str] = {}
         running: list[Started] = []
         rows = write_tables(comparison, failed)
+        drawable = not rows or draw_table(rows, comparison.folder / "table.png")
         waiting = [job for job in comparison.jobs if job.result() is None]
         on_progress(sum(job.steps_done() for job in comparison.jobs))
         try:
@@ -196,6 +197,8 @@ def compare(
                     running.remove(started)
                     failed |= close(started)
                     rows = write_tables(comparison, failed)
+                    # what cannot be drawn once cannot be drawn later: one line says so, not one for every run
+                    drawable = drawable and (not rows or draw_table(rows, comparison.folder / "table.png"))
                     report(f"{started.job.name}: {failed.get(started.job.name) or told(started.job)}")
         finally:
             for started in running:
@@ -295,7 +298,7 @@ def rows_before(path: Path) -> dict[str, dict]:
 
 
 def write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
-    """Write table.json, table.md and table.png for what is finished, naming what is not. -> the rows
+    """Write table.json and table.md for what is finished, naming what is not. -> the rows
 
     failed: the run's name -> why it has no result
     """
@@ -304,6 +307,4 @@ def write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
     missing = {job.name: failed.get(job.name) or state(job) for job in comparison.jobs if job.name not in done}
     write_text(out / "table.json", json.dumps(rows, indent=1))
     write_text(out / "table.md", markdown(rows, missing))
-    if rows:
-        draw_table(rows, out / "table.png")
     return rows
