@@ -51,7 +51,7 @@ def run(finished, tmp_path):
 
 
 def result_of(folder):
-    return json.loads((Path(folder) / "result.json").read_text())
+    return json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
 
 
 # what works
@@ -400,7 +400,7 @@ def test_folder_that_holds_a_run(call, run, finished):
 
 @pytest.mark.parametrize("name", ["taken", "taken/below", "n" * 300])
 def test_folders_that_cannot_be_made(call, name):
-    Path("taken").write_text("a file")
+    Path("taken").write_text("a file", encoding="utf-8")
     assert_refused(call(*TINY, "--out", name), name)
 
 
@@ -490,7 +490,7 @@ def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
 def test_dtype(call):
     code, said, _ = call(*TINY, "--out", "run", "--dtype", "float64")
     assert code == 0 and "float64, backend numpy" in said
-    assert json.loads(Path("run/config.json").read_text())["settings"]["train"]["dtype"] == "float64"
+    assert json.loads(Path("run/config.json").read_text(encoding="utf-8"))["settings"]["train"]["dtype"] == "float64"
 
 
 def test_task_that_this_program_does_not_know(call, run):

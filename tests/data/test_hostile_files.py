@@ -27,7 +27,7 @@ from rmaat_np.errors import InputError
 
 
 def test_the_audit_sees_harm(tmp_path):
-    for harm in (lambda: os.mkdir(tmp_path / "outside"), lambda: open(tmp_path / "out", "w").close()):
+    for harm in (lambda: os.mkdir(tmp_path / "outside"), lambda: open(tmp_path / "out", "w", encoding="utf-8").close()):
         with pytest.raises(AssertionError), nothing_else(tmp_path / "inside"):
             harm()
     with pytest.raises(AssertionError), nothing_else(tmp_path):

@@ -31,7 +31,7 @@ def test_a_lesson_runs_as_a_script(path, tmp_path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_form_of_a_lesson(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     assert len(lines) <= 250
     assert lines[0] == "# %% [markdown]" and re.match(rf"# # {path.stem[:2]} \w", lines[1])
@@ -68,7 +68,7 @@ def test_a_wrong_line_on_the_one_page_is_caught(tmp_path):
 
 
 def test_the_syllabus_names_every_lesson():
-    syllabus = (ROOT / "lessons" / "README.md").read_text()
+    syllabus = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
     assert len(LESSONS) == 11
     for path in LESSONS:
         assert f"[{path.stem}]({path.name})" in syllabus

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def promised() -> list[str]:
     """The test ids in the table of that page."""
-    page = (ROOT / "README.md").read_text().split("## What is promised")[1].split("\n## ")[0]
+    page = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is promised")[1].split("\n## ")[0]
     return re.findall(r"`((?:tests/)?test_\w+\.py::[^`]+)`", page)
 
 
@@ -28,7 +28,7 @@ def test_every_promise_names_a_test_that_exists():
 
 
 def test_every_promise_has_a_test():
-    page = (ROOT / "README.md").read_text().split("## What is promised")[1].split("\n## ")[0]
+    page = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is promised")[1].split("\n## ")[0]
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| **")][1:]
     assert len(rows) > 15
     assert [row for row in rows if "::test_" not in row] == []

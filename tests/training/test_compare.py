@@ -45,7 +45,7 @@ def row(variant, seed, accuracy, peak=2**20):
 
 
 def test_one_row_for_each_variant_and_seed(compared):
-    rows = json.loads((compared / "table.json").read_text())
+    rows = json.loads((compared / "table.json").read_text(encoding="utf-8"))
     assert [(r["variant"], r["seed"]) for r in rows] == [
         ("rmaat", 0), ("rmt+method=amrb", 0), ("rmaat", 1), ("rmt+method=amrb", 1),
     ]  # fmt: skip
@@ -53,7 +53,7 @@ def test_one_row_for_each_variant_and_seed(compared):
         assert r["method"] == "amrb" and r["steps"] == 10 and 0 <= r["test_accuracy"] <= 1
         assert r["seconds_per_step"] > 0 and r["tokens_per_second"] > 0 and r["parameters"] > 0
         assert r["peak_memory_bytes"] > r["peak_cache_bytes"] / 2 > 0
-    text = (compared / "table.md").read_text()
+    text = (compared / "table.md").read_text(encoding="utf-8")
     assert "| `rmaat` |" in text and "| `rmt+method=amrb` |" in text and "Not run" not in text
     assert (compared / "table.png").read_bytes().startswith(b"\x89PNG")
 
@@ -61,8 +61,8 @@ def test_one_row_for_each_variant_and_seed(compared):
 def test_a_compared_run_is_the_run_that_trains_alone(compared, tmp_path):
     arguments = [*TINY, "--workers", "1", "--model", "rmt", "--method", "amrb", "--seed", "1"]
     assert run_lra.main([*arguments, "--out", str(tmp_path / "alone")]) == 0
-    alone = json.loads((tmp_path / "alone" / "result.json").read_text())
-    together = json.loads((compared / "rmt+method=amrb-seed1" / "result.json").read_text())
+    alone = json.loads((tmp_path / "alone" / "result.json").read_text(encoding="utf-8"))
+    together = json.loads((compared / "rmt+method=amrb-seed1" / "result.json").read_text(encoding="utf-8"))
     for name in ("test_accuracy", "val_accuracy", "best_step", "parameters", "steps"):
         assert alone[name] == together[name], name
 
@@ -70,11 +70,11 @@ def test_a_compared_run_is_the_run_that_trains_alone(compared, tmp_path):
 def test_what_is_finished_is_not_done_again(compared):
     files = {path: path.stat().st_mtime_ns for path in compared.glob("*/result.json")}
     (compared / "rmaat-seed1" / "result.json").unlink()
-    before = json.loads((compared / "table.json").read_text())
+    before = json.loads((compared / "table.json").read_text(encoding="utf-8"))
     assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(compared)]) == 0
     changed = [path.parent.name for path, time in files.items() if path.stat().st_mtime_ns != time]
     assert changed == ["rmaat-seed1"]
-    after = json.loads((compared / "table.json").read_text())
+    after = json.loads((compared / "table.json").read_text(encoding="utf-8"))
     assert [r["test_accuracy"] for r in after] == [r["test_accuracy"] for r in before]
 
 
@@ -92,16 +92,18 @@ def test_interrupted_and_gone_on_with(tmp_path):
     assert process.returncode == 130, stderr
     assert f"go on with: {COMMAND} " in stderr.splitlines()[-1] and "Traceback" not in stderr
     assert (tmp_path / "out" / "rmaat-seed0" / "last.npz").exists()
-    assert "Not run: rmaat-seed0 (not finished); " in (tmp_path / "out" / "table.md").read_text()
+    assert "Not run: rmaat-seed0 (not finished); " in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert run_lra.main([*arguments, str(tmp_path / "out")]) == 0
     assert run_lra.main([*arguments, str(tmp_path / "whole")]) == 0
-    results = [json.loads((tmp_path / folder / "table.json").read_text()) for folder in ("out", "whole")]
+    results = [
+        json.loads((tmp_path / folder / "table.json").read_text(encoding="utf-8")) for folder in ("out", "whole")
+    ]
     assert [r["test_accuracy"] for r in results[0]] == [r["test_accuracy"] for r in results[1]]
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
     assert run_lra.main([*TINY, "--compare", "rmaat+lr=1e30,rmaat", "--out", str(tmp_path / "out")]) == 1
-    text = (tmp_path / "out" / "table.md").read_text()
+    text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "Not run: rmaat+lr=1e30-seed0 (step " in text and "| `rmaat` |" in text
     assert "Traceback" not in capsys.readouterr().err
 
@@ -152,7 +154,7 @@ def test_a_comparison_is_not_resumed_as_a_run(compared, capsys):
     "text", ['{"test_acc', "5", "null", "[" * 100_000, '{"peak_memory_bytes": 1}'], ids=lambda t: t[:20]
 )
 def test_a_damaged_result_is_named(tmp_path, text):
-    (tmp_path / "result.json").write_text(text)
+    (tmp_path / "result.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="result.json: is not readable; remove"):
         job_in(tmp_path).result()
 
@@ -172,10 +174,10 @@ def job_in(folder):
     ids=str,
 )  # fmt: skip
 def test_a_result_of_wrong_values_is_damaged(compared, tmp_path, damage):
-    result = json.loads((compared / "rmaat-seed0" / "result.json").read_text())
-    (tmp_path / "result.json").write_text(json.dumps(result))
+    result = json.loads((compared / "rmaat-seed0" / "result.json").read_text(encoding="utf-8"))
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
     assert job_in(tmp_path).result() == result
-    (tmp_path / "result.json").write_text(json.dumps(result | damage))
+    (tmp_path / "result.json").write_text(json.dumps(result | damage), encoding="utf-8")
     with pytest.raises(InputError, match="result.json: is not readable; remove"):
         job_in(tmp_path).result()
 
@@ -183,10 +185,10 @@ def test_a_result_of_wrong_values_is_damaged(compared, tmp_path, damage):
 def test_a_table_tells_how_each_run_was_made_not_how_it_was_written(compared):
     """Two at a time, although nothing is left to do for one at a time; and the day of the run, not of the file."""
     os.utime(compared / "rmaat-seed0" / "result.json", (0, 0))
-    before = json.loads((compared / "table.json").read_text())
+    before = json.loads((compared / "table.json").read_text(encoding="utf-8"))
     arguments = [*TINY, "--workers", "1", "--compare", VARIANTS, "--seeds", "2", "--out", str(compared)]
     assert run_lra.main(arguments) == 0
-    after = json.loads((compared / "table.json").read_text())
+    after = json.loads((compared / "table.json").read_text(encoding="utf-8"))
     assert [r["runs_at_a_time"] for r in after] == [2] * 4 and [r["date"] for r in after] == [r["date"] for r in before]
 
 
@@ -214,9 +216,11 @@ def test_memory_that_could_not_be_measured_costs_no_run(compared, tmp_path):
     """Its cell is a dash."""
     out = shutil.copytree(compared, tmp_path / "out")
     for path in out.glob("rmaat-seed*/result.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"peak_memory_bytes": None}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"peak_memory_bytes": None}), encoding="utf-8"
+        )
     assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
-    text = (out / "table.md").read_text()
+    text = (out / "table.md").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.startswith("| `rmaat` |"))
     assert line.split(" | ")[5] == "—" and "Not run" not in text
 
@@ -225,20 +229,22 @@ def test_a_comparison_of_an_older_program_stays_readable(compared, tmp_path):
     """Its results say themselves how many runs there were at a time."""
     out = shutil.copytree(compared, tmp_path / "out")
     for path in out.glob("*/result.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"runs_at_a_time": 7}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"runs_at_a_time": 7}), encoding="utf-8"
+        )
     before = {path: path.read_bytes() for path in out.glob("*/result.json")}
-    (out / "table.json").write_text("[]")
+    (out / "table.json").write_text("[]", encoding="utf-8")
     assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
-    assert [r["runs_at_a_time"] for r in json.loads((out / "table.json").read_text())] == [7] * 4
+    assert [r["runs_at_a_time"] for r in json.loads((out / "table.json").read_text(encoding="utf-8"))] == [7] * 4
     assert {path: path.read_bytes() for path in out.glob("*/result.json")} == before
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{}", "[" * 100_000, '[{"variant": "rmaat"}]'], ids=lambda t: t[:20])
 def test_a_damaged_table_is_written_anew(compared, tmp_path, content):
     out = shutil.copytree(compared, tmp_path / "out")
-    (out / "table.json").write_text(content)
+    (out / "table.json").write_text(content, encoding="utf-8")
     assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
-    assert len(json.loads((out / "table.json").read_text())) == 4
+    assert len(json.loads((out / "table.json").read_text(encoding="utf-8"))) == 4
 
 
 def test_a_run_of_a_comparison_is_a_session_of_its_own(tmp_path):
@@ -285,7 +291,7 @@ def test_nobody_at_the_other_end_of_stdout_ends_no_comparison(tmp_path):
     process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(write)
     assert process.returncode == 0 and process.stderr == ""
-    assert len(json.loads((tmp_path / "out" / "table.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))) == 2
 
 
 def test_table_of_rows():

@@ -129,7 +129,7 @@ def test_divergence_in_a_run(tmp_path, data, whole, monkeypatch):
         np.testing.assert_array_equal(saved.params[name], array)
     assert all(np.isfinite(array).all() for moment in saved.state.values() for array in moment.values())
     assert all(np.isfinite(array).all() for array in arrays_of(folder / "last.npz").values())
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
 
     assert runs.load_run(folder).progress.step == 5

@@ -43,11 +43,11 @@ def assert_whole_files(folder):
         if path.suffix == ".npz":
             runs.load_run(path)
         elif path.suffix == ".jsonl":
-            content = path.read_text()
+            content = path.read_text(encoding="utf-8")
             assert content == "" or content.endswith("\n")
             [json.loads(line) for line in content.splitlines()]
         elif path.suffix == ".json":
-            json.loads(path.read_text())
+            json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("room", [0, 1, 300, 900, 1100, 1300, 20_000, 40_000])
