@@ -180,7 +180,8 @@ def check_data(arguments: argparse.Namespace) -> int:
         show("\n".join(f"  found {path.resolve()}" for path in paths) or "  generated, no files are needed")
         show(report.report(load_data(chosen, arguments)))
     except InputError as error:
-        complain(f"run_lra.py: {error}\n\nexpected:\n{TASKS[chosen.task].expected}")
+        expected = TASKS[chosen.task].expected
+        complain(f"run_lra.py: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
         return 2
     return 0
 

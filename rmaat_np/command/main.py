@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         complain(f"run_lra.py: {explain(error)}")
     except MemoryError as error:
-        complain(f"run_lra.py: {error or 'memory is exhausted'}; lower the batch size, or the sizes of the model")
+        complain(f"run_lra.py: {str(error) or 'memory is exhausted'}; lower the batch size, or the sizes of the model")
     except KeyboardInterrupt as stop:
         complain("run_lra.py: interrupted, and nothing was changed; go on with the same command")
         return exit_code(number_of(stop))

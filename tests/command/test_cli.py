@@ -1,8 +1,8 @@
 """The command: what it prints, its exit codes, and one line on stderr for everything that a user can get wrong."""
 
+import errno
 import json
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -16,12 +16,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
+from helpers.runs import disk_full_after
 
 import run_lra
 from rmaat_np import backend
-from rmaat_np.command import actions, signals
+from rmaat_np.command import actions, compare, signals
+from rmaat_np.command.options import parse_arguments
 from rmaat_np.data import recall
 from rmaat_np.system import machine
+from rmaat_np.training import compare as comparing
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 from rmaat_np.training.settings import MODELS
@@ -146,6 +149,26 @@ def test_every_model_trains(call, model):
     assert (code, err) == (0, "")
     assert result_of("run")["model"] == model
     assert result_of("run")["method"] == MODELS[model].get("method", "amrb")
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(call, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *_: "now")
+    for _ in range(3):
+        code, out, err = call(*TINY, "--steps", 1)
+        assert (code, err) == (0, "")
+    assert f"--eval {Path('runs/recall-rmaat-now-3/best.npz')}" in out
+    monkeypatch.setattr(comparing, "start", lambda *_: pytest.fail("a refused comparison began"))
+    for _ in range(2):
+        code, _, err = call(*TINY, "--compare", "rmaat,rmt+segment_length=3")
+        assert code == 2
+    monkeypatch.setattr(comparing, "compare", lambda comparison, *_, **__: folders.append(comparison.folder))
+    folders = []
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):  # of table.md, which nothing writes here
+            compare.compare(parse_arguments([*TINY, "--compare", "rmaat"]))
+    assert folders == [Path("runs/compare-recall-now"), Path("runs/compare-recall-now-2")]
+    names = ["compare-recall-now", "compare-recall-now-2", "recall-rmaat-now", "recall-rmaat-now-2"]
+    assert sorted(os.listdir("runs")) == [*names, "recall-rmaat-now-3"]
 
 
 def test_default_folder_is_named_after_the_run(call):
@@ -329,6 +352,13 @@ def test_agreeing_options_are_accepted(call, run):
     assert call("--resume", run, *same)[0] == 0
 
 
+def test_other_data_end_nothing_that_was_finished(call, run, finished, monkeypatch):
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: recall.load(8, 16, seed=1))
+    assert_refused(call("--resume", run), "run: began with other data, in the train split checksum were ", "bring back")
+    for path in finished.iterdir():
+        assert (run / path.name).read_bytes() == path.read_bytes()
+
+
 # wrong input: exit code 2 and one line, and no folder is made
 
 
@@ -453,12 +483,8 @@ def test_folder_whose_files_cannot_be_opened(call, run, name):
 @pytest.mark.parametrize("room", [0, 2000, 10_000])
 def test_full_disk(call, room):
     """Nothing fits; config.json and the first lines fit; all but a checkpoint fits."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
+    with disk_full_after(room):
         outcome = call(*TINY, "--steps", 60, "--set", "eval_every=30", "--out", "run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert_refused(outcome, "File too large")
     assert set(os.listdir("run")) <= {".lock", "config.json", "metrics.jsonl"}
 
@@ -510,6 +536,56 @@ def test_preset_and_model_that_this_program_does_not_know_any_more(call, run, fi
     code, out, _ = call("--eval", run / "best.npz")
     assert code == 0 and json.loads(out)["test_accuracy"] == result_of(finished)["test_accuracy"]
     assert call("--resume", run)[0] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--check-data",), ("--trace",), ("--compare", "rmaat")], ids=str)
+def test_data_folder_from_which_nothing_is_read(call, monkeypatch, capsys, more):
+    """Drawn data: a folder that is not there is a mistake; one that is there is said not to be read."""
+    assert_refused(call(*TINY, *more, "--data-dir", "dat"), "--data-dir dat: there is no such folder")
+    if not more:
+        Path("dat").mkdir()
+        for drawn in ([], ["--task", "listops"], ["--task", "pathfinder"]):
+            arguments = parse_arguments(["--task", "recall", "--data-dir", "dat", *drawn])
+            with monkeypatch.context() as patch:
+                patch.setattr(actions, "load_dataset", lambda *_: None)
+                actions.load_data(actions.chosen_settings(arguments), arguments)
+            said = f"--data-dir dat: no data are read from it, for those of {arguments.task} are drawn here\n"
+            assert capsys.readouterr() == ("", said)
+    assert os.listdir() == ([] if more else ["dat"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "run/x"),
+            "run/x: Permission denied; make it accessible to this user",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "xx"), "xx: File name too long; choose a shorter name"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; free space"),
+        (OSError("odd\nerror"), r"a file: odd\nerror; look after the disk that it lies on"),
+        (MemoryError(), "memory is exhausted; lower the batch size, or the sizes of the model"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_system_name_file_and_remedy(call, monkeypatch, error, line):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(actions, "load_dataset", fail)
+    assert call(*TINY, "--out", "run") == (2, "", f"run_lra.py: {line}\n")
+
+
+def test_a_lock_of_another_user(call, run, monkeypatch):
+    original = os.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert_refused(call("--resume", run), f"{run / '.lock'}: belongs to another user; remove it, or choose another")
 
 
 def test_tqdm_is_not_installed(call, monkeypatch):
