@@ -23,8 +23,8 @@ from rmaat_np import backend
 from rmaat_np.command import actions, compare, signals
 from rmaat_np.command.options import parse_arguments
 from rmaat_np.data import recall
+from rmaat_np.errors import InputError
 from rmaat_np.system import machine
-from rmaat_np.training import compare as comparing
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 from rmaat_np.training.settings import MODELS
@@ -157,18 +157,20 @@ def test_runs_of_the_same_second_have_folders_of_their_own(call, monkeypatch):
         code, out, err = call(*TINY, "--steps", 1)
         assert (code, err) == (0, "")
     assert f"--eval {Path('runs/recall-rmaat-now-3/best.npz')}" in out
-    monkeypatch.setattr(comparing, "start", lambda *_: pytest.fail("a refused comparison began"))
-    for _ in range(2):
-        code, _, err = call(*TINY, "--compare", "rmaat,rmt+segment_length=3")
-        assert code == 2
-    monkeypatch.setattr(comparing, "compare", lambda comparison, *_, **__: folders.append(comparison.folder))
-    folders = []
-    for _ in range(2):
-        with pytest.raises(FileNotFoundError):  # of table.md, which nothing writes here
-            compare.compare(parse_arguments([*TINY, "--compare", "rmaat"]))
-    assert folders == [Path("runs/compare-recall-now"), Path("runs/compare-recall-now-2")]
-    names = ["compare-recall-now", "compare-recall-now-2", "recall-rmaat-now", "recall-rmaat-now-2"]
-    assert sorted(os.listdir("runs")) == [*names, "recall-rmaat-now-3"]
+
+
+def test_comparisons_of_the_same_second_have_folders_of_their_own(call, monkeypatch):
+    """What is refused leaves none behind."""
+    monkeypatch.setattr(time, "strftime", lambda *_: "now")
+    arguments = [parse_arguments([*TINY, "--compare", names]) for names in ("rmaat,rmt+segment_length=3", "rmaat")]
+    with pytest.raises(InputError):
+        compare.plan(arguments[0])
+    assert not Path("runs").exists()
+    plans = [compare.plan(arguments[1]) for _ in range(2)]
+    names = ["compare-recall-now", "compare-recall-now-2"]
+    assert [plan.folder.name for plan in plans] == sorted(os.listdir("runs")) == names
+    for plan in plans:
+        assert plan.jobs[0].folder.parent == plan.folder and plan.command.endswith(f"--out {plan.folder}")
 
 
 def test_default_folder_is_named_after_the_run(call):
@@ -539,19 +541,20 @@ def test_preset_and_model_that_this_program_does_not_know_any_more(call, run, fi
 
 
 @pytest.mark.parametrize("more", [(), ("--check-data",), ("--trace",), ("--compare", "rmaat")], ids=str)
-def test_data_folder_from_which_nothing_is_read(call, monkeypatch, capsys, more):
-    """Drawn data: a folder that is not there is a mistake; one that is there is said not to be read."""
+def test_data_folder_that_is_not_there(call, more):
+    """Of drawn data, too."""
     assert_refused(call(*TINY, *more, "--data-dir", "dat"), "--data-dir dat: there is no such folder")
-    if not more:
-        Path("dat").mkdir()
-        for drawn in ([], ["--task", "listops"], ["--task", "pathfinder"]):
-            arguments = parse_arguments(["--task", "recall", "--data-dir", "dat", *drawn])
-            with monkeypatch.context() as patch:
-                patch.setattr(actions, "load_dataset", lambda *_: None)
-                actions.load_data(actions.chosen_settings(arguments), arguments)
-            said = f"--data-dir dat: no data are read from it, for those of {arguments.task} are drawn here\n"
-            assert capsys.readouterr() == ("", said)
-    assert os.listdir() == ([] if more else ["dat"])
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("task", ["recall", "listops", "pathfinder"])
+def test_data_folder_from_which_nothing_is_read(capsys, monkeypatch, task):
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: None)
+    Path("dat").mkdir()
+    arguments = parse_arguments(["--task", task, "--data-dir", "dat"])
+    actions.load_data(actions.chosen_settings(arguments), arguments)
+    said = f"--data-dir dat: no data are read from it, for those of {task} are drawn here\n"
+    assert capsys.readouterr() == ("", said)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 from helpers.calls import COMMAND
@@ -254,6 +255,21 @@ def test_a_run_of_a_comparison_is_a_session_of_its_own(tmp_path):
     assert compare.close(compare.start(job, [sys.executable, "-c", code])) == {job.name: "True"}
     silent = compare.start(job, [sys.executable, "-c", "raise SystemExit(7)"])
     assert compare.close(silent) == {job.name: "ended with exit code 7"}
+
+
+@pytest.mark.parametrize("console", [True, False])
+def test_a_run_is_asked_to_stop_as_windows_can(monkeypatch, console):
+    """Only CTRL_BREAK_EVENT reaches another process there, and only through a console."""
+    sent = []
+
+    def send_signal(number):
+        if not console:
+            raise OSError(6, "The handle is invalid")
+        sent.append(number)
+
+    monkeypatch.setattr(signal, "CTRL_BREAK_EVENT", "break", raising=False)
+    compare.ask_to_stop(SimpleNamespace(send_signal=send_signal, terminate=lambda: sent.append("ended")))
+    assert sent == (["break"] if console else ["ended"])
 
 
 def test_progress_is_read_from_the_files(tmp_path):
