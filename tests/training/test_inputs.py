@@ -36,7 +36,7 @@ def rows_of(count=20, *, label=0, row=ROW, documents=1):
         (make_split([], []), "split has no rows"),
         (rows_of(documents=2), "has 2 document(s) a row, but the model reads 1"),
     ],
-    ids=str,
+    ids=["label", "negative label", "length", "id", "empty row", "padding", "no rows", "pairs"],
 )
 def test_a_split_that_does_not_fit_is_refused_before_the_first_step(tmp_path, data, monkeypatch, name, wrong, said):
     monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail("computed before it was refused"))
