@@ -15,6 +15,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import needs
 from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
 from helpers.runs import disk_full_after
 
@@ -113,7 +114,7 @@ def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp
     assert code == 130 and words[2:] == ["--resume", "run", "--workers", "1", *where]
 
 
-@pytest.mark.parametrize("device", ["pipe", "/dev/full"])
+@pytest.mark.parametrize("device", ["pipe", pytest.param("/dev/full", marks=needs.full_device)])
 def test_nobody_listens(finished, device):
     """A dead `tee` or a full disk behind stdout: the run goes on to its end, and says nothing more."""
     options = [*TINY, "--out", "run", "--set", "eval_every=1"]
@@ -254,6 +255,7 @@ def wait_for(path, process):
         time.sleep(0.005)
 
 
+@needs.signals
 def test_interrupted_process_goes_on_bit_for_bit(start_process):
     options = [*TINY, "--steps", 200, "--set", "eval_every=20", "--set", "dropout=0.1"]
     process, whole = start_process(*options, "--out", "run"), start_process(*options, "--out", "whole")
@@ -285,6 +287,7 @@ def test_interrupted_before_training(call, monkeypatch):
     assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("resume", [False, True], ids=["new", "resumed"])
 def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
@@ -299,6 +302,7 @@ def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before and not Path("new").exists()
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, number):
     def stop_twice(*_):
@@ -315,6 +319,7 @@ def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, numbe
     assert call("--resume", "run")[0] == 0 and result_of("run")["steps"] == 6
 
 
+@needs.signals
 def test_sigterm_ends_the_process_with_its_state_saved(start_process):
     process = start_process(*TINY, "--steps", 5000, "--out", "run")
     wait_for(Path("run/best.npz"), process)
@@ -456,7 +461,8 @@ def test_truncated_checkpoints(call, run, mode, size):
 def test_files_that_are_no_checkpoints(call, run, mode):
     np.savez("foreign.npz", x=np.ones(3))
     np.save("array.npy", np.ones(3))
-    os.mkfifo("pipe.npz")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe.npz")
     for path in ("foreign.npz", "array.npy", "pipe.npz", run / "metrics.jsonl", run / "config.json"):
         assert_refused(call(mode, path), path)
 

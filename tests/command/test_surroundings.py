@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import surroundings
+from helpers import needs, surroundings
 from helpers.calls import SCRIPT, TINY
 from helpers.surroundings import ROOT, command
 
@@ -93,7 +93,7 @@ def test_every_action_with_streams_that_are_closed(tmp_path, redirect):
 
 
 @posix
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@needs.full_device
 def test_a_result_that_a_full_disk_refuses(tmp_path):
     """One line with the remedy; nothing more from Python's last flush."""
     _, err = tried(command("--help", cwd=tmp_path, redirect="> /dev/full"), code=2)

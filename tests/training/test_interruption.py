@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import interrupted_run
+from helpers import interrupted_run, needs
 from helpers.runs import MEASURED
 
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 
 SCRIPT = Path(interrupted_run.__file__)
+pytestmark = needs.sigkill
 
 
 def moments() -> list:

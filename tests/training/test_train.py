@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs
 from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start, train_until_signal
 
 from rmaat_np.data.batches import BatchOrder
@@ -67,7 +68,9 @@ def test_result(whole, data):
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
     assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
-    assert result.pop("seconds_per_step") > 0 and result.pop("peak_memory_bytes") >= 0
+    assert result.pop("seconds_per_step") > 0
+    peak = result.pop("peak_memory_bytes")
+    assert peak >= 0 if needs.MEASURES_MEMORY else peak is None
     assert result.pop("machine") == machine.describe() and re.fullmatch(r"\d{4}-\d\d-\d\d", result.pop("date"))
     assert result == {
         "task": "recall",
@@ -142,6 +145,7 @@ def test_evaluation_is_a_mean_over_rows(whole, data, monkeypatch):
 # going on
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 5, 7, 11, STEPS])
 def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, number):
@@ -155,6 +159,7 @@ def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, numbe
     assert_equal_runs(folder, whole)
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("batch", "step"), [(1, 5), (3, 5), (5, 10), (9, STEPS), (11, STEPS), (15, STEPS)], ids=str)
 def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, step, number):
