@@ -4,6 +4,10 @@ import os
 import signal
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036 (pip compares versions, python does not)
+    print(f"run_lra.py: needs Python 3.11 or newer, this is {sys.version.split()[0]}", file=sys.stderr)
+    sys.exit(2)
+
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the modules are imported just ends the process
 

@@ -11,7 +11,7 @@ from ..data import TASKS, load_dataset, report
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
 from ..system.files import make_folder
-from ..system.terminal import complain, progress_bar, show, tell
+from ..system.terminal import complain, progress_bar, show, tell, warn
 from ..trace import event_lines, trace_run, write_page, write_timeline
 from ..training import loop, settings
 from ..training import run as runs
@@ -20,6 +20,7 @@ from ..training.execution import activate
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
+DRAWN = {("recall", None), ("listops", "short"), ("pathfinder", "generated")}  # task and source= without files
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 
 
@@ -30,8 +31,12 @@ def chosen_settings(arguments: argparse.Namespace) -> settings.Settings:
 
 
 def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
-    """The task's dataset for these settings."""
+    """The task's dataset for these settings. Raises: InputError, also for a --data-dir that is not there."""
     settings.check_data(chosen)
+    if (chosen.task, chosen.data.get("source")) in DRAWN and arguments.data_dir != options.DATA_DIR:
+        if not arguments.data_dir.is_dir():
+            raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")
+        warn(f"--data-dir {arguments.data_dir}: no data are read from it, for those of {chosen.task} are drawn here")
     return load_dataset(chosen.task, chosen.data, arguments.data_dir, arguments.cache_dir)
 
 
@@ -68,8 +73,9 @@ def train(arguments: argparse.Namespace) -> int:
     execution.check_dtype(chosen.train.dtype)
     activate(execution)
     dataset = load_data(chosen, arguments)
-    folder = arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return run_to_end(runs.new_run(folder, chosen, dataset), dataset, arguments)
+    folder = Path("runs") / f"{chosen.task}-{chosen.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = runs.new_run(arguments.out or folder, chosen, dataset, numbered=arguments.out is None)
+    return run_to_end(run, dataset, arguments)
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -174,7 +180,8 @@ def check_data(arguments: argparse.Namespace) -> int:
         show("\n".join(f"  found {path.resolve()}" for path in paths) or "  generated, no files are needed")
         show(report.report(load_data(chosen, arguments)))
     except InputError as error:
-        complain(f"run_lra.py: {error}\n\nexpected:\n{TASKS[chosen.task].expected}")
+        expected = TASKS[chosen.task].expected
+        complain(f"run_lra.py: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
         return 2
     return 0
 

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from ..system.files import make_numbered_folder
 from ..system.terminal import complain, progress_bar, tell
 from ..training import compare as comparing
 from ..training import settings
@@ -14,7 +15,6 @@ from . import options
 from .actions import load_data
 from .signals import exit_code, number_of, stop_requests
 
-SCRIPT = Path(__file__).parents[2] / "run_lra.py"
 WRITTEN = ("table.md", "table.json", "table.png")
 
 
@@ -58,12 +58,14 @@ def plan(arguments: argparse.Namespace) -> comparing.Comparison:
     activate(execution)
     dataset = load_data(jobs[0].settings, arguments)  # it also fills the stored data that the runs share
     comparing.check_models(jobs, dataset)
-    return comparing.Comparison(out, jobs, command_of(out), arguments.workers)
+    if arguments.out is None:  # after all checks: what is refused leaves no folder behind
+        out = make_numbered_folder(out)
+        jobs = comparing.make_jobs(out, task, preset, arguments.compare, seeds, overrides)
+    return comparing.Comparison(out, jobs, command_of(out, arguments.words), arguments.workers)
 
 
-def command_of(out: Path) -> str:
-    """This very command, with the folder named, so that it goes on there."""
-    words = sys.argv[1:]
+def command_of(out: Path, words: list[str]) -> str:
+    """This very command, with the folder named, so that it goes on there. words: those of the command line"""
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words = [*words, "--out", str(out)]
     return options.command(*words)
@@ -71,7 +73,7 @@ def command_of(out: Path) -> str:
 
 def argv_of(job: comparing.Job, arguments: argparse.Namespace) -> list[str]:
     """The command line that starts a run of the comparison, or goes on with it, on one thread."""
-    words = [sys.executable, str(SCRIPT), *options.same_place(arguments, workers=1)]
+    words = [sys.executable, str(options.SCRIPT), *options.same_place(arguments, workers=1)]
     if (job.folder / "last.npz").exists():
         return [*words, "--resume", str(job.folder)]
     chosen = job.settings

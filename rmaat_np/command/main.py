@@ -1,18 +1,32 @@
 """The command's entrance: options, then one action, then an exit code."""
 
 import argparse
-import os
+import errno
 import signal
-import sys
 import warnings
 
 from ..backend import BackendError
-from ..errors import InputError
+from ..errors import InputError, escaped
 from ..system.terminal import complain
 from ..training.divergence import Diverged
 from . import actions, options
 from .compare import compare
 from .signals import exit_code, number_of
+
+REMEDIES = {  # by the names of errno, for not every platform has all of them
+    "EACCES": "make it accessible to this user",
+    "EPERM": "make it accessible to this user",
+    "EROFS": "choose a place that can be written",
+    "ENOSPC": "free space",
+    "EDQUOT": "free space",
+    "ENOENT": "bring it back, or name another one",
+    "ENAMETOOLONG": "choose a shorter name",
+    "ELOOP": "its links lead in a circle, mend them",
+    "EISDIR": "a folder has that name, move it away",
+    "ENOTDIR": "a file stands where a folder is expected, move it away",
+    "EMFILE": "too many files are open, raise the limit (ulimit -n)",
+    "ENOMEM": "free memory",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,23 +34,33 @@ def main(argv: list[str] | None = None) -> int:
 
     argv: the options; None: those of this process
     """
-    arguments = options.parse_arguments(argv)
     # a number that is not finite is reported with its step and its first array; NumPy's warning would only repeat it
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
+        arguments = options.parse_arguments(argv)
         return dispatch(arguments)
     except BrokenPipeError:  # whoever read our lines has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_code(signal.SIGPIPE)
-    except (InputError, BackendError, OSError, MemoryError) as error:
+        return exit_code(getattr(signal, "SIGPIPE", 13))  # Windows has no such signal
+    except (InputError, BackendError) as error:
         complain(f"run_lra.py: {error}")
-        return 2
+    except OSError as error:
+        complain(f"run_lra.py: {explain(error)}")
+    except MemoryError as error:
+        complain(f"run_lra.py: {str(error) or 'memory is exhausted'}; lower the batch size, or the sizes of the model")
     except KeyboardInterrupt as stop:
         complain("run_lra.py: interrupted, and nothing was changed; go on with the same command")
         return exit_code(number_of(stop))
     except Diverged as error:
         complain(f"run_lra.py: {actions.explain(error, arguments)}")
         return 1
+    return 2
+
+
+def explain(error: OSError) -> str:
+    """An error of the system in one line: the file, the reason, a remedy."""
+    place = error.filename if isinstance(error.filename, str) else "a file"
+    remedy = REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "look after the disk that it lies on")
+    return escaped(f"{place}: {error.strerror or error}; {remedy}")
 
 
 def dispatch(arguments: argparse.Namespace) -> int:

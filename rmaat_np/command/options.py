@@ -1,28 +1,35 @@
 """The options of run_lra.py, and the commands that a user pastes back."""
 
 import argparse
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from .. import params, step
 from ..errors import InputError
 from ..system.machine import default_workers
-from ..system.terminal import Parser
+from ..system.terminal import Parser, showable
 from ..training import settings
 from ..training.execution import Execution
 
 DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
+SCRIPT = Path(__file__).parents[2] / "run_lra.py"
+DATA_DIR = Path("data")
 SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line. argparse refuses unknown options with exit code 2."""
+    """The command line, and in `words` its words. argparse refuses unknown options with exit code 2."""
     parser = Parser(prog="run_lra.py", description=DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
     _add_computing(parser.add_argument_group("how to compute"))
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(words, argparse.Namespace(words=words))
     for name in ("resume", "eval", "check_data"):  # argparse's own groups of this kind cannot span two headings
         if arguments.out is not None and getattr(arguments, name):
             parser.error(f"argument {option(name)}: not allowed with argument --out")
@@ -59,7 +66,7 @@ def _add_computing(group) -> None:
 
 def _add_files(group) -> None:
     add = group.add_argument
-    add("--data-dir", type=path, default=Path("data"), help="where the task's files are; default data")
+    add("--data-dir", type=path, default=DATA_DIR, help="where the task's files are; default data")
     text = "of arrays that are kept for the next run; default DATA_DIR/.rmaat_cache. "
     text += "The files of ListOps source=generated go to DATA_DIR/generated"
     add("--cache-dir", type=path, help=text)
@@ -91,8 +98,8 @@ def word(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """The type of options that name a file or folder."""
-    return Path(word(text))
+    """The type of options that name a file or folder. A shell leaves the ~ of --out=~/x as it is."""
+    return Path(os.path.expanduser(word(text)))
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -123,7 +130,8 @@ def option(name: str) -> str:
 def overrides_of(arguments: argparse.Namespace) -> dict:
     """Settings named on the command line: the short options, then every --set."""
     given = {name: getattr(arguments, name) for name in SHORTCUTS if getattr(arguments, name) is not None}
-    return given | dict(settings.parse_assignment(text) for text in arguments.set)
+    given |= dict(settings.parse_assignment(text) for text in arguments.set)
+    return given | ({"init": os.path.expanduser(given["init"])} if "init" in given else {})
 
 
 def execution_of(arguments: argparse.Namespace) -> Execution:
@@ -144,12 +152,34 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
     """
     given = vars(arguments) | changes
     words = ["--workers", str(given["workers"])]
-    for name, default in (("data_dir", Path("data")), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
+    for name, default in (("data_dir", DATA_DIR), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
         if given[name] != default:
             words += [option(name), str(given[name])]
     return words + ["--tf32"] * given["tf32"]
 
 
 def command(*words) -> str:
-    """A call of run_lra.py as one pastes it into a shell."""
-    return "python run_lra.py " + shlex.join(map(str, words))
+    """A call of run_lra.py that one can paste into a shell, in the folder where this process was started."""
+    given = [*_how_this_was_called(), *map(str, words)]
+    return subprocess.list2cmdline(given) if os.name == "nt" else " ".join(map(_quoted, given))
+
+
+def _how_this_was_called() -> list[str]:
+    """The interpreter with its own options, and the script: as the user wrote them where that means the same again.
+
+    Called from Python, as in a notebook, the command line of the process is not ours.
+    """
+    before, ours = sys.orig_argv[: -len(sys.argv)], sys.orig_argv[-len(sys.argv) :] == sys.argv
+    if before and ours and os.path.exists(sys.argv[0]) and os.path.samefile(sys.argv[0], SCRIPT):
+        found = shutil.which(before[0])
+        same = found is not None and os.path.abspath(found) == os.path.abspath(sys.executable)
+        return [before[0] if same else sys.executable, *before[1:], sys.argv[0]]
+    return [sys.executable, os.path.relpath(SCRIPT) if SCRIPT.is_relative_to(Path.cwd()) else str(SCRIPT)]
+
+
+def _quoted(word: str) -> str:
+    """A word as a POSIX shell reads it; what the terminal cannot show is escaped in a way that bash and zsh read."""
+    if word.isprintable() and showable(word, sys.stdout) == word:
+        return shlex.quote(word)
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(plain)}'"

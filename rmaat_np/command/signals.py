@@ -4,12 +4,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# what asks a process to end, on this platform; SIGBREAK is the one that Windows sends from process to process
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
 
 def handle_stops() -> None:
-    """Let SIGINT and SIGTERM end the program in an orderly way, from here on. For a program's own process."""
+    """Let what asks a process to end do so in an orderly way, from here on. For a program's own process."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, stop_at_once)
+    for number in STOPS[1:]:
+        signal.signal(number, stop_at_once)
 
 
 def stop_at_once(number: int, frame) -> None:
@@ -19,7 +23,7 @@ def stop_at_once(number: int, frame) -> None:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Inside the `with` block, collect SIGINT and SIGTERM in a list instead of dying of them.
+    """Inside the `with` block, collect the signals that ask to end in a list instead of dying of them.
 
     A second signal raises KeyboardInterrupt(number).
     """
@@ -30,7 +34,7 @@ def stop_requests() -> Iterator[list[int]]:
             raise KeyboardInterrupt(number)
         received.append(number)
 
-    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, remember) for number in STOPS}
     try:
         yield received
     finally:

@@ -1,12 +1,14 @@
 """Files that are whole or absent: atomic writes, .npz without pickle, a folder's lock."""
 
-import fcntl
+import errno
 import io
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -43,8 +45,11 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises: WriteError naming the path and a remedy."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+    """Write a text file in UTF-8, whole or not at all. Undecodable bytes of file names become backslash escapes.
+
+    Raises: WriteError naming the path and a remedy.
+    """
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
@@ -88,26 +93,65 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder") from None
+        raise _not_created(folder, error) from None
+
+
+def _not_created(folder: Path, error: OSError) -> InputError:
+    return InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder")
+
+
+def make_numbered_folder(folder: Path) -> Path:
+    """Create a folder that nobody has yet: this one, or the first free one of FOLDER-2, FOLDER-3, ... -> its path
+
+    Raises: InputError naming the folder.
+    """
+    names = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    make_folder(folder.parent)
+    while True:
+        path = next(names)
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _not_created(path, error) from None
 
 
 @contextmanager
 def only_process(folder: Path) -> Iterator[None]:
     """Lock a run's folder inside a `with` block. The lock ends with the process, however that ends.
 
+    On a platform with neither fcntl (Linux, macOS) nor msvcrt (Windows), nothing is locked.
     Raises: InputError if another process trains in the folder.
     """
+    lock = folder / ".lock"
     try:
-        file = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666))  # both ways: a pipe is no trap
+        file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), "rb")  # both ways: a pipe is no trap
     except OSError as error:
-        raise write_error(folder / ".lock", error) from None
+        if error.errno == errno.EACCES and os.access(folder, os.W_OK):
+            raise InputError(f"{lock}: belongs to another user; remove it, or choose another folder") from None
+        raise write_error(lock, error) from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(file)
+        except (BlockingIOError, PermissionError):  # fcntl's answer, and msvcrt's
             raise InputError(
                 f"{folder}: another process trains in this folder; wait for it or choose another --out"
             ) from None
         except OSError as error:
             raise InputError(f"{folder}: cannot be locked ({error.strerror}); choose one on a local disk") from None
         yield
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock an open file, or raise BlockingIOError or PermissionError if another process has it; OSError if none can."""
+    try:
+        import fcntl
+    except ImportError:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

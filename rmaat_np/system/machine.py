@@ -3,7 +3,6 @@
 A measurement is never a precondition. What a platform does not tell is None, and nothing here raises for it.
 """
 
-import ctypes
 import math
 import os
 import platform
@@ -185,8 +184,10 @@ def keep_freed_memory() -> None:
     """
     trim_threshold, mmap_threshold = -1, -3  # the M_* constants of malloc.h
     try:
+        import ctypes
+
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
+    except (ImportError, AttributeError, OSError, TypeError):  # also a Python that was built without ctypes
         return
     mallopt(mmap_threshold, 32 * 2**20)  # glibc's largest: 32 MiB
     mallopt(trim_threshold, 2**31 - 1)

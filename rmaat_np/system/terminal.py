@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
-from ..errors import InputError, escaped
+from ..errors import InputError, WriteError, escaped
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,10 +22,26 @@ class Parser(argparse.ArgumentParser):
         complain(f"{self.prog}: {escaped(message)}; --help lists all options")
         self.exit(2)
 
+    def print_help(self, file=None) -> None:
+        """Print the help, on any stream, as every other result that was asked for."""
+        show(self.format_help().rstrip("\n"))
+
 
 def show(text: str) -> None:
-    """Print a result that was asked for. Raises: BrokenPipeError when nobody reads it any more."""
-    _print(text, sys.stdout)
+    """Print a result that was asked for.
+
+    Raises: BrokenPipeError when nobody reads it any more; WriteError when stdout takes it no more, as on a full disk.
+    """
+    try:
+        _print(text, sys.stdout)
+    except BrokenPipeError:
+        silence_stdout()
+        raise
+    except OSError as error:
+        silence_stdout()
+        raise WriteError(
+            f"stdout: cannot be written ({error.strerror or error}); free space, or send it elsewhere"
+        ) from None
 
 
 def tell(line: str, write: Callable[[str], object] | None = None) -> None:
@@ -33,16 +49,22 @@ def tell(line: str, write: Callable[[str], object] | None = None) -> None:
 
     write: takes the line in place of `print`, as a progress bar's own `write` does
     """
+    if sys.stdout is None:
+        return
     try:
         if write is None:
             _print(line, sys.stdout)
         else:
-            write(_showable(line, sys.stdout))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+            write(showable(line, sys.stdout))
+        sys.stdout.flush()
     except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
+
+
+def silence_stdout() -> None:
+    """Let nothing more reach a stdout that failed, so that Python's last flush does not fail once more."""
+    with suppress(OSError, ValueError):  # ValueError: it is no file, or closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(text: str) -> None:
@@ -58,10 +80,10 @@ def warn(line: str) -> None:
 
 def _print(text: str, stream: TextIO | None) -> None:
     if stream is not None:  # print would turn to stdout
-        print(_showable(text, stream), file=stream, flush=True)
+        print(showable(text, stream), file=stream, flush=True)
 
 
-def _showable(text: str, stream: TextIO | None) -> str:
+def showable(text: str, stream: TextIO | None) -> str:
     """The text, with backslash escapes for the characters that the stream's encoding does not have."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
@@ -75,14 +97,15 @@ def progress_bar(
     unit: str = "step",
     label: str | None = None,
 ):
-    """A tqdm bar, silent where stderr is no terminal: one iterates over it, or calls its `update`.
+    """A tqdm bar, silent where stderr is closed or no terminal: one iterates over it, or calls its `update`.
 
     iterable: what to iterate over, or None; total: updates in all, by default the iterable's length; initial: updates
     that were made before; unit: what one update is; label: text before the bar
-    Raises: InputError with the remedy where tqdm is missing.
+    Raises: InputError with the remedy where tqdm is missing or broken.
     """
     try:
         from tqdm.auto import tqdm
-    except ImportError as error:
+    except Exception as error:  # a broken installation can raise anything
         raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
-    return tqdm(iterable, total=total, initial=initial, unit=unit, desc=label, disable=None, mininterval=0.5)
+    silent = True if sys.stderr is None else None  # None: where it is no terminal
+    return tqdm(iterable, total=total, initial=initial, unit=unit, desc=label, disable=silent, mininterval=0.5)

@@ -43,9 +43,9 @@ def load_checkpoint(path: str | Path) -> tuple[dict, dict, dict]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; name a .npz file that a run wrote, or its folder") from None
     except DAMAGED as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint ({error or type(error).__name__}); use another one of the run"
-        ) from None
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        remedy = "make it readable" if isinstance(error, PermissionError) else "use another one of the run"
+        raise InputError(f"{path}: not a readable checkpoint ({reason}); {remedy}") from None
     try:
         meta = json.loads(arrays.pop("meta").item())
         version = meta["format"]

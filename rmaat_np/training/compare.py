@@ -8,6 +8,7 @@ go on to their end, and the same command finds their results.
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -107,7 +108,7 @@ def parse_variants(text: str) -> list[str]:
     """'rmaat,rmt+method=amrb' -> the name of each. Raises: InputError for what is empty or twice."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if not name or "/" in name:
+        if not name or {"/", os.sep} & set(name):
             raise InputError(f"--compare {text}: {name!r} is not MODEL or MODEL+KEY=VALUE; separate them by commas")
         if names.count(name) > 1:
             raise InputError(f"--compare {text}: {name} is there twice; name it once, and repeat it with --seeds")
@@ -182,6 +183,7 @@ def compare(
         failed: dict[str, str] = {}
         running: list[Started] = []
         rows = write_tables(comparison, failed)
+        drawable = not rows or draw_table(rows, comparison.folder / "table.png")
         waiting = [job for job in comparison.jobs if job.result() is None]
         on_progress(sum(job.steps_done() for job in comparison.jobs))
         try:
@@ -195,6 +197,8 @@ def compare(
                     running.remove(started)
                     failed |= close(started)
                     rows = write_tables(comparison, failed)
+                    # what cannot be drawn once cannot be drawn later: one line says so, not one for every run
+                    drawable = drawable and (not rows or draw_table(rows, comparison.folder / "table.png"))
                     report(f"{started.job.name}: {failed.get(started.job.name) or told(started.job)}")
         finally:
             for started in running:
@@ -211,9 +215,22 @@ def start(job: Job, argv: list[str]) -> Started:
     """Start a run in a session of its own: a Ctrl-C in the terminal reaches only the comparing process."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it); not a pipe, which would be full some day
     process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,  # without effect on Windows, which has the next line instead
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
     return Started(job, process, errors)
+
+
+def ask_to_stop(process: subprocess.Popen) -> None:
+    """Send the signal after which a run saves its state. On Windows that needs a console; without one, just end it."""
+    try:
+        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+    except OSError:
+        process.terminate()
 
 
 def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Started]:
@@ -223,7 +240,7 @@ def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Starte
     """
     if should_stop():
         for started in running:
-            started.process.terminate()  # it saves its state first
+            ask_to_stop(started.process)
         for started in running:
             started.process.wait()
             started.errors.close()
@@ -281,7 +298,7 @@ def rows_before(path: Path) -> dict[str, dict]:
 
 
 def write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
-    """Write table.json, table.md and table.png for what is finished, naming what is not. -> the rows
+    """Write table.json and table.md for what is finished, naming what is not. -> the rows
 
     failed: the run's name -> why it has no result
     """
@@ -290,6 +307,4 @@ def write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
     missing = {job.name: failed.get(job.name) or state(job) for job in comparison.jobs if job.name not in done}
     write_text(out / "table.json", json.dumps(rows, indent=1))
     write_text(out / "table.md", markdown(rows, missing))
-    if rows:
-        draw_table(rows, out / "table.png")
     return rows

@@ -25,6 +25,7 @@ from ..system import machine
 from ..system.files import only_process, write_text
 from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
+from .inputs import check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
 
@@ -91,8 +92,13 @@ def train(
 
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
     metrics; report: told a line of text for every validation; warn: told a line about what was found damaged
-    Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite.
+    Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
+        InputError for data that the model cannot read, or that are others than those that the run began with.
     """
+    check_dataset(dataset, run.cfg)
+    found = fingerprint(dataset)
+    check_same(run.data, found, run.folder)
+    run.data = found
     with only_process(run.folder):
         lost = begin(run)
         if lost:

@@ -6,7 +6,7 @@ A checkpoint stands alone: it is read without the presets, models and tasks that
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..config import Config, check_fields
@@ -14,8 +14,9 @@ from ..data.dataset import Dataset
 from ..errors import InputError
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
-from ..system.files import make_folder, write_text
+from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from .inputs import read_fingerprint
 from .settings import Settings, TrainConfig
 
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
@@ -46,7 +47,10 @@ class Progress:
 
 @dataclass
 class Run:
-    """A run in memory. Data order and dropout masks are functions of seed and step, so this is all its state."""
+    """A run in memory. Data order and dropout masks are functions of seed and step, so this is all its state.
+
+    data: the fingerprint of the data that it began with; empty until the first step, and in older checkpoints
+    """
 
     folder: Path
     settings: Settings
@@ -54,10 +58,12 @@ class Run:
     params: dict
     state: dict
     progress: Progress
+    data: dict = field(default_factory=dict)
 
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
-        return {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
+        record = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
+        return record | ({"data": self.data} if self.data else {})
 
     def check_saveable(self) -> None:
         """Refuse what a checkpoint could not give back. Raises: InputError naming the field or the parameter."""
@@ -91,7 +97,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def read_record(record: dict) -> tuple[Settings, Config, Progress]:
+def read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -103,21 +109,25 @@ def read_record(record: dict) -> tuple[Settings, Config, Progress]:
     for name, value in settings.fields.items():
         if value != getattr(cfg, name):
             raise InputError(f"{name} is {value!r} in the settings and {getattr(cfg, name)!r} in the configuration")
-    return settings, cfg, progress
+    return settings, cfg, progress, read_fingerprint(record.get("data", {}))
 
 
-def new_run(folder: str | Path, settings: Settings, dataset: Dataset) -> Run:
-    """Start a run in a new folder.
+def new_run(folder: str | Path, settings: Settings, dataset: Dataset, *, numbered: bool = False) -> Run:
+    """Start a run in a new folder. numbered: if the folder is there, take FOLDER-2, FOLDER-3, ... instead
 
     Raises: InputError if the folder already holds a run, or if a checkpoint of this run could not be read back.
     """
     folder = Path(folder)
-    refuse_to_overwrite(folder)
+    if not numbered:
+        refuse_to_overwrite(folder)
     cfg = settings.config(dataset)
     params = first_params(cfg, settings.train)
     run = Run(folder, settings, cfg, params, adamw_init(params), Progress())
     run.check_saveable()
-    make_folder(folder)
+    if numbered:
+        run.folder = make_numbered_folder(folder)
+    else:
+        make_folder(folder)
     return run
 
 
@@ -170,10 +180,10 @@ def load_run(path: str | Path) -> Run:
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, record = load_checkpoint(path)
     try:
-        settings, cfg, progress = read_record(record)
+        settings, cfg, progress, data = read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    return Run(path.parent, settings, cfg, params, state, progress)
+    return Run(path.parent, settings, cfg, params, state, progress, data)

@@ -5,6 +5,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from typing import Any
@@ -200,14 +201,44 @@ def unknown_key(key: str, known: Iterable[str]) -> InputError:
 
 
 def parse_assignment(text: str) -> tuple[str, object]:
-    """'key=value' -> key, value as TOML reads it (numbers, true, false), else as text. Raises: InputError."""
+    """'key=value' -> key, value of the field's type; what does not fit is text, for `resolve` to refuse.
+
+    Quotes around text are optional. A key that is no field of model, training or data is read as TOML, else as text.
+    Raises: InputError for what is no assignment.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text}: expected key=value, for example --set num_memory=4")
+    return key.strip(), _parse_value(value.strip(), _kinds().get(key.strip()))
+
+
+def _kinds() -> dict[str, Any]:
+    """The type of every field of the model, the training and the data of all tasks."""
+    kinds: dict[str, Any] = {}
+    for task in TASKS:
+        for preset in _read_presets(task).values():
+            kinds |= {key: type(value) for key, value in preset.get("data", {}).items()}
+    return kinds | {f.name: f.type for f in (*fields(Config), *fields(TrainConfig))}
+
+
+def _parse_value(text: str, kind: type | None) -> object:
+    """The text as a value of that type (None: of any), or the text itself if it is none."""
     try:
-        return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        value = text
+    if kind is None or type(value) is kind or (kind is float and type(value) is int):
+        return value
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind in (int, float):
+        with suppress(ValueError):
+            number = float(text)  # TOML knows neither .1 nor 5. nor a whole 1e2
+            if kind is float:
+                return number
+            if number.is_integer() and abs(number) < 2**53:  # beyond, a float leaves whole numbers out
+                return int(number)
+    return text
 
 
 def to_assignment(key: str, value: bool | int | float | str) -> str:

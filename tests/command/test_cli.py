@@ -1,8 +1,8 @@
 """The command: what it prints, its exit codes, and one line on stderr for everything that a user can get wrong."""
 
+import errno
 import json
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -15,12 +15,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from helpers.calls import SCRIPT, TINY, assert_refused
+from helpers import needs
+from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
+from helpers.runs import disk_full_after
 
 import run_lra
 from rmaat_np import backend
-from rmaat_np.command import actions, signals
+from rmaat_np.command import actions, compare, signals
+from rmaat_np.command.options import parse_arguments
 from rmaat_np.data import recall
+from rmaat_np.errors import InputError
 from rmaat_np.system import machine
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
@@ -51,7 +55,7 @@ def run(finished, tmp_path):
 
 
 def result_of(folder):
-    return json.loads((Path(folder) / "result.json").read_text())
+    return json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
 
 
 # what works
@@ -93,7 +97,7 @@ def test_blas_gets_one_thread_before_numpy_is_imported():
 
 def test_commands_can_be_pasted_into_a_shell(call):
     _, out, _ = call(*TINY, "--out", "ein Lauf", "--steps", 1)
-    (advice,) = [line for line in out.splitlines() if line.startswith("evaluate again: python run_lra.py ")]
+    (advice,) = [line for line in out.splitlines() if line.startswith(f"evaluate again: {COMMAND} ")]
     code, _, _ = call(*shlex.split(advice)[4:])
     assert code == 0
 
@@ -103,13 +107,14 @@ def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp
         raise KeyboardInterrupt(signal.SIGINT)
 
     monkeypatch.setattr(loop, "train_step", stop)
+    Path("my data").mkdir()
     where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0"]
     code, _, err = call(*TINY, "--out", "run", *where)
     words = shlex.split(err.partition("go on with: ")[2])
     assert code == 130 and words[2:] == ["--resume", "run", "--workers", "1", *where]
 
 
-@pytest.mark.parametrize("device", ["pipe", "/dev/full"])
+@pytest.mark.parametrize("device", ["pipe", pytest.param("/dev/full", marks=needs.full_device)])
 def test_nobody_listens(finished, device):
     """A dead `tee` or a full disk behind stdout: the run goes on to its end, and says nothing more."""
     options = [*TINY, "--out", "run", "--set", "eval_every=1"]
@@ -145,6 +150,28 @@ def test_every_model_trains(call, model):
     assert (code, err) == (0, "")
     assert result_of("run")["model"] == model
     assert result_of("run")["method"] == MODELS[model].get("method", "amrb")
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(call, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *_: "now")
+    for _ in range(3):
+        code, out, err = call(*TINY, "--steps", 1)
+        assert (code, err) == (0, "")
+    assert f"--eval {Path('runs/recall-rmaat-now-3/best.npz')}" in out
+
+
+def test_comparisons_of_the_same_second_have_folders_of_their_own(call, monkeypatch):
+    """What is refused leaves none behind."""
+    monkeypatch.setattr(time, "strftime", lambda *_: "now")
+    arguments = [parse_arguments([*TINY, "--compare", names]) for names in ("rmaat,rmt+segment_length=3", "rmaat")]
+    with pytest.raises(InputError):
+        compare.plan(arguments[0])
+    assert not Path("runs").exists()
+    plans = [compare.plan(arguments[1]) for _ in range(2)]
+    names = ["compare-recall-now", "compare-recall-now-2"]
+    assert [plan.folder.name for plan in plans] == sorted(os.listdir("runs")) == names
+    for plan in plans:
+        assert plan.jobs[0].folder.parent == plan.folder and plan.command.endswith(f"--out {plan.folder}")
 
 
 def test_default_folder_is_named_after_the_run(call):
@@ -228,6 +255,7 @@ def wait_for(path, process):
         time.sleep(0.005)
 
 
+@needs.signals
 def test_interrupted_process_goes_on_bit_for_bit(start_process):
     options = [*TINY, "--steps", 200, "--set", "eval_every=20", "--set", "dropout=0.1"]
     process, whole = start_process(*options, "--out", "run"), start_process(*options, "--out", "whole")
@@ -237,7 +265,7 @@ def test_interrupted_process_goes_on_bit_for_bit(start_process):
     assert process.returncode == 130
     step = runs.load_run("run").progress.step
     assert 20 <= step < 200
-    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
+    assert err == f"stopped after step {step}, saved; go on with: {COMMAND} --resume run --workers 1\n"
 
     for going_on in (start_process("--resume", "run", "--workers", 1), whole):
         _, err = going_on.communicate(timeout=60)
@@ -259,6 +287,7 @@ def test_interrupted_before_training(call, monkeypatch):
     assert_refused(call(*TINY, "--out", "run"), "interrupted", code=130)
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("resume", [False, True], ids=["new", "resumed"])
 def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
@@ -273,6 +302,7 @@ def test_signal_while_data_is_read(call, run, monkeypatch, number, resume):
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before and not Path("new").exists()
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, number):
     def stop_twice(*_):
@@ -284,12 +314,12 @@ def test_second_signal_goes_back_to_the_last_checkpoint(call, monkeypatch, numbe
         patch.setattr(loop, "train_step", stop_twice)
         code, _, err = call(*TINY, "--out", "run")
     assert code == 128 + number
-    assert (
-        err == "stopped at once, back to the last checkpoint; go on with: python run_lra.py --resume run --workers 1\n"
-    )
+    going_on = f"{COMMAND} --resume run --workers 1"
+    assert err == f"stopped at once, back to the last checkpoint; go on with: {going_on}\n"
     assert call("--resume", "run")[0] == 0 and result_of("run")["steps"] == 6
 
 
+@needs.signals
 def test_sigterm_ends_the_process_with_its_state_saved(start_process):
     process = start_process(*TINY, "--steps", 5000, "--out", "run")
     wait_for(Path("run/best.npz"), process)
@@ -297,7 +327,7 @@ def test_sigterm_ends_the_process_with_its_state_saved(start_process):
     _, err = process.communicate(timeout=30)
     step = runs.load_run("run").progress.step
     assert process.returncode == 143 and 3 <= step < 5000
-    assert err == f"stopped after step {step}, saved; go on with: python run_lra.py --resume run --workers 1\n"
+    assert err == f"stopped after step {step}, saved; go on with: {COMMAND} --resume run --workers 1\n"
 
 
 # resuming with options that contradict the run
@@ -327,6 +357,13 @@ def test_contradicting_options(call, finished, mode, options, fragments):
 def test_agreeing_options_are_accepted(call, run):
     same = ("--lr", 0.002, "--task", "recall", "--model", "rmaat", "--set", "dropout=0.0", "--set", "alpha=1")
     assert call("--resume", run, *same)[0] == 0
+
+
+def test_other_data_end_nothing_that_was_finished(call, run, finished, monkeypatch):
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: recall.load(8, 16, seed=1))
+    assert_refused(call("--resume", run), "run: began with other data, in the train split checksum were ", "bring back")
+    for path in finished.iterdir():
+        assert (run / path.name).read_bytes() == path.read_bytes()
 
 
 # wrong input: exit code 2 and one line, and no folder is made
@@ -400,7 +437,7 @@ def test_folder_that_holds_a_run(call, run, finished):
 
 @pytest.mark.parametrize("name", ["taken", "taken/below", "n" * 300])
 def test_folders_that_cannot_be_made(call, name):
-    Path("taken").write_text("a file")
+    Path("taken").write_text("a file", encoding="utf-8")
     assert_refused(call(*TINY, "--out", name), name)
 
 
@@ -424,7 +461,8 @@ def test_truncated_checkpoints(call, run, mode, size):
 def test_files_that_are_no_checkpoints(call, run, mode):
     np.savez("foreign.npz", x=np.ones(3))
     np.save("array.npy", np.ones(3))
-    os.mkfifo("pipe.npz")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe.npz")
     for path in ("foreign.npz", "array.npy", "pipe.npz", run / "metrics.jsonl", run / "config.json"):
         assert_refused(call(mode, path), path)
 
@@ -453,12 +491,8 @@ def test_folder_whose_files_cannot_be_opened(call, run, name):
 @pytest.mark.parametrize("room", [0, 2000, 10_000])
 def test_full_disk(call, room):
     """Nothing fits; config.json and the first lines fit; all but a checkpoint fits."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
+    with disk_full_after(room):
         outcome = call(*TINY, "--steps", 60, "--set", "eval_every=30", "--out", "run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert_refused(outcome, "File too large")
     assert set(os.listdir("run")) <= {".lock", "config.json", "metrics.jsonl"}
 
@@ -490,7 +524,7 @@ def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
 def test_dtype(call):
     code, said, _ = call(*TINY, "--out", "run", "--dtype", "float64")
     assert code == 0 and "float64, backend numpy" in said
-    assert json.loads(Path("run/config.json").read_text())["settings"]["train"]["dtype"] == "float64"
+    assert json.loads(Path("run/config.json").read_text(encoding="utf-8"))["settings"]["train"]["dtype"] == "float64"
 
 
 def test_task_that_this_program_does_not_know(call, run):
@@ -510,6 +544,57 @@ def test_preset_and_model_that_this_program_does_not_know_any_more(call, run, fi
     code, out, _ = call("--eval", run / "best.npz")
     assert code == 0 and json.loads(out)["test_accuracy"] == result_of(finished)["test_accuracy"]
     assert call("--resume", run)[0] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--check-data",), ("--trace",), ("--compare", "rmaat")], ids=str)
+def test_data_folder_that_is_not_there(call, more):
+    """Of drawn data, too."""
+    assert_refused(call(*TINY, *more, "--data-dir", "dat"), "--data-dir dat: there is no such folder")
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("task", ["recall", "listops", "pathfinder"])
+def test_data_folder_from_which_nothing_is_read(capsys, monkeypatch, task):
+    monkeypatch.setattr(actions, "load_dataset", lambda *_: None)
+    Path("dat").mkdir()
+    arguments = parse_arguments(["--task", task, "--data-dir", "dat"])
+    actions.load_data(actions.chosen_settings(arguments), arguments)
+    said = f"--data-dir dat: no data are read from it, for those of {task} are drawn here\n"
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "run/x"),
+            "run/x: Permission denied; make it accessible to this user",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "xx"), "xx: File name too long; choose a shorter name"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; free space"),
+        (OSError("odd\nerror"), r"a file: odd\nerror; look after the disk that it lies on"),
+        (MemoryError(), "memory is exhausted; lower the batch size, or the sizes of the model"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_system_name_file_and_remedy(call, monkeypatch, error, line):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(actions, "load_dataset", fail)
+    assert call(*TINY, "--out", "run") == (2, "", f"run_lra.py: {line}\n")
+
+
+def test_a_lock_of_another_user(call, run, monkeypatch):
+    original = os.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert_refused(call("--resume", run), f"{run / '.lock'}: belongs to another user; remove it, or choose another")
 
 
 def test_tqdm_is_not_installed(call, monkeypatch):

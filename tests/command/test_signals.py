@@ -4,12 +4,14 @@ import os
 import signal
 
 import pytest
+from helpers import needs
 
 from rmaat_np.command.signals import exit_code, number_of, stop_at_once, stop_requests
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
+@needs.signals
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_is_collected(number):
     with stop_requests() as received:
@@ -18,6 +20,7 @@ def test_a_signal_is_collected(number):
         assert received == [number]
 
 
+@needs.signals
 def test_second_signal_stops_at_once():
     with pytest.raises(KeyboardInterrupt) as stop, stop_requests() as received:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -149,11 +149,11 @@ MISTAKES = {
 @pytest.mark.parametrize("said", MISTAKES)
 def test_the_emulator_sees_mistakes(said, emulated, tmp_path, monkeypatch):
     """What it is trusted to find, planted into phi_backward."""
-    source = cuda_emulator.SOURCE.read_text()
+    source = cuda_emulator.SOURCE.read_text(encoding="utf-8")
     head, tail = source.split('extern "C" __global__ void phi_backward')
     mistaken = tail.replace(*MISTAKES[said], 1)
     assert mistaken != tail
-    (tmp_path / "kernels.cu").write_text(head + 'extern "C" __global__ void phi_backward' + mistaken)
+    (tmp_path / "kernels.cu").write_text(head + 'extern "C" __global__ void phi_backward' + mistaken, encoding="utf-8")
     monkeypatch.setattr(cuda_emulator, "SOURCE", tmp_path / "kernels.cu")
     monkeypatch.setattr(cuda_emulator, "library", cuda_emulator.library.__wrapped__)
     emulated(np)
@@ -178,7 +178,7 @@ def test_nvrtc_compiles_the_kernels(arch, dtype):
     except Exception as error:  # the error's class depends on how CuPy looks for the library
         pytest.skip(f"no NVRTC: {type(error).__name__}")
     for width in (1, 64, 512):
-        program = nvrtc.createProgram(Path(cuda_emulator.SOURCE).read_text(), "kernels.cu", [], [])
+        program = nvrtc.createProgram(Path(cuda_emulator.SOURCE).read_text(encoding="utf-8"), "kernels.cu", [], [])
         options = (*kernels.compile_options(dtype, width), "-std=c++17", "-ftz=true", f"-arch=sm_{arch}")
         try:
             nvrtc.compileProgram(program, options)

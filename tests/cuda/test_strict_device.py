@@ -334,7 +334,7 @@ def describe(cupy) -> str:
         "ndarray": methods | dict.fromkeys(operators, "*operands"),
         "attribute": dict.fromkeys([name for name in public(cupy.ndarray) if name not in methods], ""),
     }
-    lines = [line for line in NAMES_FILE.read_text().splitlines() if line.startswith("#")]
+    lines = [line for line in NAMES_FILE.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     lines[0] = re.sub(r"CuPy [\w.]+", f"CuPy {cupy.__version__}", lines[0])
     for section, entries in sections.items():
         lines += ["", f"[{section}]", *(f"{name} {said}".strip() for name, said in entries.items())]
@@ -343,12 +343,12 @@ def describe(cupy) -> str:
 
 def test_the_list_of_names_is_that_of_the_installed_cupy():
     cupy = pytest.importorskip("cupy")
-    if f"CuPy {cupy.__version__} " not in NAMES_FILE.read_text():
+    if f"CuPy {cupy.__version__} " not in NAMES_FILE.read_text(encoding="utf-8"):
         pytest.skip(f"the list is of another version than {cupy.__version__}")
-    assert not set(NAMES_FILE.read_text().splitlines()) - set(describe(cupy).splitlines())
+    assert not set(NAMES_FILE.read_text(encoding="utf-8").splitlines()) - set(describe(cupy).splitlines())
 
 
 if __name__ == "__main__":
     import cupy
 
-    NAMES_FILE.write_text(describe(cupy))
+    NAMES_FILE.write_text(describe(cupy), encoding="utf-8")

@@ -1,7 +1,6 @@
 """A headless browser driven over DevTools' pipe: JSON messages ended by NUL, to its fd 3 and from its fd 4."""
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -9,6 +8,8 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+
+import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, " ": 32, "Escape": 27, "?": 191, "m": 77, "t": 84}
@@ -23,6 +24,7 @@ def find_browser() -> str | None:
 @contextmanager
 def open_browser(folder):
     """Start a browser with its profile in folder; yields a Tab, and ends the browser afterwards."""
+    fcntl = pytest.importorskip("fcntl")
     to_browser, from_browser = os.pipe(), os.pipe()
     far = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser[0], from_browser[1])]  # clear of 3 and 4
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")

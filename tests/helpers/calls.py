@@ -1,10 +1,13 @@
 """Calls of the command in this process, as small as they can be."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import run_lra
 
 SCRIPT = Path(run_lra.__file__)
+COMMAND = shlex.join([sys.executable, str(SCRIPT)])  # how printed commands begin outside the folder of the script
 FIELDS = ("d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "segment_length=8", "num_segments=2", "num_memory=2")
 FIELDS += ("class_within=8", "length=16")
 TINY = ["--task", "recall", "--workers", "1", "--steps", "6", "--batch-size", "8", "--set", "eval_every=3"]

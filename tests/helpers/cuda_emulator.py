@@ -22,7 +22,7 @@ from rmaat_np.cuda import kernels
 
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 SOURCE = Path(kernels.__file__).with_name("kernels.cu")
-NAMES = re.findall(r"__global__ void (\w+)\(", SOURCE.read_text())
+NAMES = re.findall(r"__global__ void (\w+)\(", SOURCE.read_text(encoding="utf-8"))
 GUARD = 64  # NaNs before and behind every array
 
 

@@ -96,6 +96,8 @@ def damaged(draw, content: bytes):
 
 def small_memory(code: str, *arguments) -> str:
     """Run Python with at most 400 MiB of address space above what it needs to start. -> stdout"""
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs Linux")
     limit = (
         "import resource; used = int(open('/proc/self/statm').read().split()[0]) * 4096;"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)\n"

@@ -1,7 +1,6 @@
 """Tiny runs of the recall probe, and what the tests of training ask of a run."""
 
 import json
-import resource
 from contextlib import contextmanager
 
 import numpy as np
@@ -65,7 +64,8 @@ def train_until_signal(run, data):
 
 @contextmanager
 def disk_full_after(nbytes: int):
-    """No file may grow past `nbytes`: the kernel refuses the write as it would on a full disk."""
+    """No file may grow past `nbytes`: the kernel refuses the write as it would on a full disk. Else the test skips."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
     try:

@@ -82,7 +82,7 @@ def reset_uploads() -> None:
 def read_names() -> dict[str, dict[str, str]]:
     """cupy_names.txt as section -> name -> what follows the name: parameters, or a ufunc's methods."""
     sections, section = {}, None
-    for line in NAMES_FILE.read_text().splitlines():
+    for line in NAMES_FILE.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             section = sections.setdefault(line.strip("[]"), {})
         elif line and not line.startswith("#"):

@@ -33,7 +33,7 @@ def test_a_lesson_runs_as_a_script(path, tmp_path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_form_of_a_lesson(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     assert len(lines) <= 250
     assert lines[0] == "# %% [markdown]" and re.match(rf"# # {path.stem[:2]} \w", lines[1])

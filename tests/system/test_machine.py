@@ -1,6 +1,7 @@
 """What the machine tells about itself, and what is returned where it does not tell."""
 
 import builtins
+import ctypes
 import os
 import platform
 import sys
@@ -167,7 +168,7 @@ def test_another_c_library_is_left_alone(monkeypatch, error):
     def refuse(name):
         raise error
 
-    monkeypatch.setattr(machine.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
     machine.keep_freed_memory()
 
 

@@ -1,11 +1,9 @@
 """The terminal: bars that need no terminal, and lines that never end a run."""
 
-import fcntl
 import os
 import struct
 import subprocess
 import sys
-import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +27,7 @@ def test_a_bar_over_an_iterable_and_by_hand(capsys):
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_a_bar_in_a_terminal():
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     code = "from rmaat_np.system.terminal import progress_bar\n"

@@ -219,15 +219,15 @@ def test_refusals_are_one_line(call, tmp_path):
     assert_refused(call(*TRACE, "--html", ""), "--html", "is empty")
     assert_refused(call(*TRACE, "--set", "num_memory=0", "--set", "pooling=mean"), "rmaat has no memory tokens")
     assert_refused(call(*TRACE, "--set", "batch_size=0"), "batch_size")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert_refused(call(*TRACE, "--out", "file/folder"), "file/folder")
 
 
 def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):
-    Path("page.html").write_text("old")
+    Path("page.html").write_text("old", encoding="utf-8")
     monkeypatch.setattr(page, "PAGE_LIMIT", 10_000)
     assert_refused(call(*TRACE, "--html", "page.html"), "page.html", "10,000", "--set")
-    assert Path("page.html").read_text() == "old" and not list(Path().glob(".page*"))
+    assert Path("page.html").read_text(encoding="utf-8") == "old" and not list(Path().glob(".page*"))
 
 
 def test_page_holds_the_recording_and_nothing_from_outside(written_page):

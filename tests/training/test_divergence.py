@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from helpers.calls import COMMAND
 from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start
 
 import run_lra
@@ -128,7 +129,7 @@ def test_divergence_in_a_run(tmp_path, data, whole, monkeypatch):
         np.testing.assert_array_equal(saved.params[name], array)
     assert all(np.isfinite(array).all() for moment in saved.state.values() for array in moment.values())
     assert all(np.isfinite(array).all() for array in arrays_of(folder / "last.npz").values())
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
 
     assert runs.load_run(folder).progress.step == 5
@@ -149,7 +150,7 @@ def test_command_names_the_operation(tmp_path, monkeypatch, capsys):
         at_once = capsys.readouterr().err
     assert first.startswith("run_lra.py: step 2: loss nan") and first.count("\n") == 1 and "attention.py" not in first
     assert first.endswith(" names the operation; start again with a lower --lr or clip_norm\n")
-    words = shlex.split(first.partition("; python run_lra.py ")[2].partition(" names the operation")[0])
+    words = shlex.split(first.partition(f"; {COMMAND} ")[2].partition(" names the operation")[0])
     assert words == ["--resume", "a run/diverged.npz", "--workers", "1", "--detect-anomaly"]
     assert run_lra.main(words) == 1
     for message in (at_once, capsys.readouterr().err):
@@ -164,13 +165,14 @@ def test_with_cupy_the_operation_is_not_looked_for(tmp_path, data, monkeypatch):
     monkeypatch.setattr(backend, "name", "cupy")
     monkeypatch.setattr(divergence, "find_operation", lambda _: pytest.fail("looked for without flags"))
     monkeypatch.setattr(machine.PeakMemory, "__init__", lambda self, device: self.__dict__.update(_meter=NoMeter()))
+    monkeypatch.chdir(tmp_path)
     broken_before(monkeypatch, 2)
     with pytest.raises(loop.Diverged) as error:
         loop.train(start(tmp_path / "run", data), data, Execution(detect_anomaly=True))
     assert error.value.operation is None and error.value.checkpoint is not None
     where = ["--backend", "cupy", "--tf32", "--workers", "1", "--detect-anomaly"]
     message = actions.explain(error.value, options.parse_arguments(where))
-    command = f"python run_lra.py --resume {tmp_path}/run/diverged.npz --workers 1 --detect-anomaly"
+    command = f"{COMMAND} --resume {tmp_path}/run/diverged.npz --workers 1 --detect-anomaly"
     assert f"{command} names the operation (which needs --backend numpy)" in message
 
 

@@ -40,7 +40,9 @@ def test_the_parameters_are_those_of_the_checkpoint(first, tmp_path, monkeypatch
     for name, array in params.items():
         np.testing.assert_array_equal(started[0][name], array)
         assert started[0][name].dtype == dtype
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["train"]["init"] == str(first)
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["settings"]["train"][
+        "init"
+    ] == str(first)
 
 
 def test_another_model_is_refused(first, tmp_path, capsys):

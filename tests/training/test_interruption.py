@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import interrupted_run
+from helpers import interrupted_run, needs
 from helpers.runs import MEASURED
 
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 
 SCRIPT = Path(interrupted_run.__file__)
+pytestmark = needs.sigkill
 
 
 def moments() -> list:
@@ -69,7 +70,9 @@ def assert_equal_runs(ours, theirs):
                 assert left[key].tobytes() == right[key].tobytes(), f"{name} {key}"
     for name in ("metrics.jsonl", "config.json"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
-    left, right = (json.loads((folder / "result.json").read_text()) | MEASURED for folder in (ours, theirs))
+    left, right = (
+        json.loads((folder / "result.json").read_text(encoding="utf-8")) | MEASURED for folder in (ours, theirs)
+    )
     assert left == right
 
 
@@ -108,7 +111,7 @@ def test_sigkill_before_the_first_checkpoint(tmp_path, patched, whole):
 def rename_of_the_last_best(folder) -> int:
     """Which rename of a run brings its last best.npz: three to begin with, then each validation's last and best."""
     best, count, found = -1.0, 3, 0
-    for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+    for row in map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
         if "val_accuracy" in row:
             count += 1
             if row["val_accuracy"] > best:

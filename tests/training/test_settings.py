@@ -409,12 +409,50 @@ def test_run_that_could_not_be_read_back_is_refused_before_its_first_step(tmp_pa
         ("source=a=b", "source", "a=b"),
         ("source=", "source", ""),
         ("seed=-1", "seed", -1),
-        ("use_astro=True", "use_astro", "True"),
+        ("use_astro=True", "use_astro", True),
+        ("use_feedback=FALSE", "use_feedback", False),
+        ("dropout=.1", "dropout", 0.1),
+        ("alpha=5.", "alpha", 5.0),
+        ("lr=1.e-3", "lr", 1e-3),
+        ("lr=1", "lr", 1),
+        ("steps=1e2", "steps", 100),
+        ("d_model=16.0", "d_model", 16),
+        ("seed=0x10", "seed", 16),
+        ("train_rows=1e3", "train_rows", 1000),
+        ("init=2024", "init", "2024"),
+        ("init=true", "init", "true"),
+        ("init=.5", "init", ".5"),
+        ("init='2024'", "init", "2024"),
+        ("source=1979-05-27", "source", "1979-05-27"),
+        ("my_own=.5", "my_own", ".5"),
+        ("my_own=5", "my_own", 5),
     ],
 )
-def test_assignments_are_read_as_toml_or_text(text, key, value):
+def test_assignments_are_read_by_the_fields_type(text, key, value):
     name, found = parse_assignment(text)
     assert (name, found, type(found)) == (key, value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("d_model=big", "a whole number"),
+        ("steps=1.5", "a whole number"),
+        ("steps=1e30", "a whole number"),
+        ("steps=true", "a whole number"),
+        ("steps='5'", "a whole number"),
+        ("lr=fast", "a number"),
+        ("lr=true", "a number"),
+        ("dropout=[0.1]", "a number"),
+        ("use_astro=1", "true or false"),
+        ("use_astro=yes", "true or false"),
+        ("class_within=.5", "a whole number"),
+    ],
+)
+def test_values_of_another_type_are_refused_as_they_were_written(text, wanted):
+    key, value = parse_assignment(text)
+    message = refusal(resolve, "recall", "quick", "rmaat", {key: value})
+    assert message.startswith(f"{key} is ") and text.partition("=")[2].strip("'") in message and wanted in message
 
 
 @pytest.mark.parametrize(
@@ -439,8 +477,10 @@ def test_assignments_are_read_as_toml_or_text(text, key, value):
     + [1, -1, 0, 2**40, 1e-05, 1e16, 0.1, 5e-324, True, False],
 )
 def test_assignments_are_written_as_they_are_read(value):
-    key, back = parse_assignment(to_assignment("init", value))
-    assert (key, back, type(back)) == ("init", value, type(value))
+    """Of a field of that type, and of an unknown one."""
+    for name in ({str: "init", int: "seed", float: "lr", bool: "use_astro"}[type(value)], "my_own"):
+        key, back = parse_assignment(to_assignment(name, value))
+        assert (key, back, type(back)) == (name, value, type(value))
 
 
 @pytest.mark.parametrize("text", ["", "lr", "=3", "  =3", "lr:3"])

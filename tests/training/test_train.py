@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs
 from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start, train_until_signal
 
 from rmaat_np.data.batches import BatchOrder
@@ -38,7 +39,7 @@ def test_files(whole):
 
 
 def test_metrics(whole):
-    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps, validations = ([row for row in rows if key in row] for key in ("loss", "val_loss"))
     assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
     assert [row["step"] for row in validations] == [5, 10, 12]
@@ -52,7 +53,7 @@ def test_metrics(whole):
 
 
 def test_config_record(whole, data):
-    record = json.loads((whole / "config.json").read_text())
+    record = json.loads((whole / "config.json").read_text(encoding="utf-8"))
     run = runs.load_run(whole)
     assert record["config"] == asdict(run.cfg)
     assert {**record["config"], **record["settings"]["train"], **record["settings"]["data"]}.items() >= SIZES.items()
@@ -62,12 +63,14 @@ def test_config_record(whole, data):
 
 
 def test_result(whole, data):
-    result = json.loads((whole / "result.json").read_text())
+    result = json.loads((whole / "result.json").read_text(encoding="utf-8"))
     last, best = runs.load_run(whole), runs.load_run(whole / "best.npz")
-    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
     assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
-    assert result.pop("seconds_per_step") > 0 and result.pop("peak_memory_bytes") >= 0
+    assert result.pop("seconds_per_step") > 0
+    peak = result.pop("peak_memory_bytes")
+    assert peak >= 0 if needs.MEASURES_MEMORY else peak is None
     assert result.pop("machine") == machine.describe() and re.fullmatch(r"\d{4}-\d\d-\d\d", result.pop("date"))
     assert result == {
         "task": "recall",
@@ -88,7 +91,7 @@ def test_result(whole, data):
 
 def test_train_returns_the_result(tmp_path, data):
     result = loop.train(start(tmp_path / "run", data, steps=1), data)
-    assert result == json.loads((tmp_path / "run/result.json").read_text())
+    assert result == json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
 
 
 def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch):
@@ -142,6 +145,7 @@ def test_evaluation_is_a_mean_over_rows(whole, data, monkeypatch):
 # going on
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 5, 7, 11, STEPS])
 def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, number):
@@ -155,6 +159,7 @@ def test_interrupted_run_goes_on(tmp_path, data, whole, monkeypatch, step, numbe
     assert_equal_runs(folder, whole)
 
 
+@needs.signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("batch", "step"), [(1, 5), (3, 5), (5, 10), (9, STEPS), (11, STEPS), (15, STEPS)], ids=str)
 def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, step, number):
@@ -235,7 +240,7 @@ def test_going_back_to_an_earlier_checkpoint(tmp_path, data, whole, monkeypatch)
         at_step(patch, 8, lambda: shutil.copytree(folder, earlier))
         loop.train(start(folder, data), data)
     assert runs.load_run(earlier).progress.step == 5
-    with open(earlier / "metrics.jsonl", "a") as file:
+    with open(earlier / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 6, "loss": 1.0}\n{"step": 8, "val_loss": 1.0}\n{"step": 3, "lo')
     loop.train(runs.load_run(earlier), data)
     assert_equal_runs(earlier, whole)
@@ -244,7 +249,7 @@ def test_going_back_to_an_earlier_checkpoint(tmp_path, data, whole, monkeypatch)
 def test_finished_run_stays_as_it_is(tmp_path, data, whole):
     shutil.copytree(whole, tmp_path / "run")
     result = loop.train(runs.load_run(tmp_path / "run"), data)
-    assert result == json.loads((whole / "result.json").read_text())
+    assert result == json.loads((whole / "result.json").read_text(encoding="utf-8"))
     assert_equal_runs(tmp_path / "run", whole)
 
 
@@ -299,7 +304,7 @@ def test_what_the_caller_is_told(tmp_path, data):
     steps, lines, warnings = [], [], []
     run = start(tmp_path / "run", data)
     loop.train(run, data, on_step=steps.append, report=lines.append, warn=warnings.append)
-    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert steps == [row for row in rows if "loss" in row] and warnings == []
     assert [line.partition(":")[0] for line in lines] == ["step 5", "step 10", "step 12"]
     assert all(re.search(r"validation loss \d\.\d{3}, accuracy \d\.\d{3}$", line) for line in lines)
@@ -354,7 +359,11 @@ def test_two_workers_are_deterministic(tmp_path, data, whole):
         loop.train(start(tmp_path / name, data), data, Execution(workers=2))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     losses = [
-        [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
+        [
+            row["loss"]
+            for row in map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+            if "loss" in row
+        ]
         for folder in (tmp_path / "one", whole)
     ]
     np.testing.assert_allclose(*losses, rtol=1e-4)

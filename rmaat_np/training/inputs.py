@@ -1,0 +1,69 @@
+"""A run's data: all three splits fit the model before the first step, and stay the same until the last one."""
+
+import zlib
+
+import numpy as np
+
+from ..config import Config
+from ..data.dataset import Dataset, Split, check_split
+from ..errors import InputError
+
+SPLITS = ("train", "val", "test")
+PARTS = ("rows", "tokens", "checksum")  # of a split's fingerprint, three whole numbers
+
+
+def check_dataset(dataset: Dataset, cfg: Config) -> None:
+    """Refuse data that the model cannot read, the test split's too, before hours of training.
+
+    Raises: InputError naming split and row.
+    """
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        where = f"{dataset.task}: the {name} split"
+        if split.documents != 1 + cfg.pair:
+            raise InputError(f"{where} has {split.documents} document(s) a row, but the model reads {1 + cfg.pair}")
+        check_split(split, name, dataset.task, cfg.num_classes)
+        _check_row(split, split.lengths() > cfg.max_length, f"{where}: row", f"has more than {cfg.max_length} tokens")
+        if split.tokens.min() < 1 or split.tokens.max() >= cfg.vocab_size:
+            wrong = (split.tokens < 1) | (split.tokens >= cfg.vocab_size)
+            rows = np.logical_or.reduceat(wrong, split.offsets[: -1 : split.documents])
+            _check_row(split, rows, f"{where}: row", f"has a token that is not from 1 to {cfg.vocab_size - 1}")
+
+
+def _check_row(split: Split, wrong: np.ndarray, where: str, what: str) -> None:
+    if wrong.any():
+        raise InputError(f"{where} {int(np.argmax(wrong)) + 1} {what}; mend or remove it")
+
+
+def fingerprint(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """What tells the splits from those of other data: rows, tokens and a CRC-32 of each. About 1 s for 1 GB."""
+    return {name: _of_split(getattr(dataset, name)) for name in SPLITS}
+
+
+def _of_split(split: Split) -> dict[str, int]:
+    checksum = 0
+    for array in (split.tokens, split.offsets, split.labels):
+        portable = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        checksum = zlib.crc32(np.ascontiguousarray(portable).data, checksum)
+    return {"rows": len(split), "tokens": len(split.tokens), "checksum": checksum}
+
+
+def read_fingerprint(record: object) -> dict[str, dict[str, int]]:
+    """A fingerprint as a checkpoint holds it; older ones hold none. Raises: InputError for anything else."""
+    if not isinstance(record, dict) or set(record) not in (set(), set(SPLITS)):
+        raise InputError(f"data is {record!r:.80}, but it must tell of {', '.join(SPLITS)}")
+    for name, parts in record.items():
+        if not isinstance(parts, dict) or set(parts) != set(PARTS) or any(type(n) is not int for n in parts.values()):
+            raise InputError(f"data.{name} is {parts!r:.80}, but it must hold {', '.join(PARTS)}")
+    return record
+
+
+def check_same(before: dict, now: dict, folder: object) -> None:
+    """Refuse to go on with other data than those that a run began with. Raises: InputError naming split and number."""
+    for name in before:
+        for part in PARTS:
+            if before[name][part] != now[name][part]:
+                raise InputError(
+                    f"{folder}: began with other data, in the {name} split {part} were {before[name][part]:,} "
+                    f"and are {now[name][part]:,}; bring back those data, or start a new run"
+                )
