@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from .. import backend, params
-from ..data import TASKS, load_dataset, report
+from ..data import TASKS, check_options, load_dataset, report
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
 from ..system.files import make_folder
@@ -32,7 +32,7 @@ def chosen_settings(arguments: argparse.Namespace) -> settings.Settings:
 
 def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
     """The task's dataset for these settings. Raises: InputError, also for a --data-dir that is not there."""
-    settings.check_data(chosen)
+    check_options(chosen.task, chosen.data)
     if (chosen.task, chosen.data.get("source")) in DRAWN and arguments.data_dir != options.DATA_DIR:
         if not arguments.data_dir.is_dir():
             raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")

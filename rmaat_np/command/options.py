@@ -110,6 +110,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MiB, from 0 to 1e9")
     if arguments.seeds is not None and arguments.compare is None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
+    if arguments.tf32 and arguments.backend != "cupy":
+        raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:

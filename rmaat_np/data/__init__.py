@@ -2,6 +2,6 @@
 
 from .batches import BatchOrder, read_ahead
 from .dataset import Dataset, Split, make_split
-from .tasks import TASKS, load_dataset
+from .tasks import TASKS, check_options, load_dataset
 
-__all__ = ["TASKS", "BatchOrder", "Dataset", "Split", "load_dataset", "make_split", "read_ahead"]
+__all__ = ["TASKS", "BatchOrder", "Dataset", "Split", "check_options", "load_dataset", "make_split", "read_ahead"]

@@ -28,7 +28,7 @@ def load(
     seed, class_within = check_integer("seed", seed, 0), check_integer("class_within", class_within, 1)
     length, rows = check_integer("length", length, 1), [check_integer("rows", count, 1) for count in rows]
     if class_within > length:
-        raise InputError(f"class_within {class_within} exceeds length {length}; change one of them with --set")
+        raise InputError(f"class_within {class_within} exceeds length {length}; change one of them")
     rng = np.random.default_rng([seed, class_within, length])
     train, val, test = (_draw(rng, count, class_within, length) for count in rows)
     return Dataset("recall", VOCAB_SIZE, CLASSES, length, train, val, test, decode)

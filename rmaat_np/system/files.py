@@ -97,7 +97,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _not_created(folder: Path, error: OSError) -> InputError:
-    return InputError(f"--out {folder}: cannot be created ({error.strerror}); choose another folder")
+    return InputError(f"{folder}: cannot be created ({error.strerror}); choose another folder")
 
 
 def make_numbered_folder(folder: Path) -> Path:
@@ -137,7 +137,7 @@ def only_process(folder: Path) -> Iterator[None]:
             _lock(file)
         except (BlockingIOError, PermissionError):  # fcntl's answer, and msvcrt's
             raise InputError(
-                f"{folder}: another process trains in this folder; wait for it or choose another --out"
+                f"{folder}: another process trains in this folder; wait for it or choose another folder"
             ) from None
         except OSError as error:
             raise InputError(f"{folder}: cannot be locked ({error.strerror}); choose one on a local disk") from None

@@ -127,7 +127,7 @@ def write_page(path: Path, recording: dict) -> int:
     if len(content) > PAGE_LIMIT:
         raise InputError(
             f"{path}: the page would take {len(content):,} bytes, more than {PAGE_LIMIT:,}; trace a smaller model, "
-            "for example --set num_segments=8"
+            "for example num_segments=8"
         )
     write_atomically(path, lambda file: file.write(content))
     return len(content)

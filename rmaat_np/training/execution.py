@@ -1,4 +1,4 @@
-"""How a run is computed: where, by how many threads, and with how much memory. What is computed stays the same."""
+"""How a run is computed: where, by how many threads, with how much memory. A run may go on with other ways."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ..system.machine import keep_freed_memory
 
 @dataclass(frozen=True)
 class Execution:
-    """The ways of computing that are no part of a run's settings, so that a run may go on with other ones.
+    """The ways of computing that are no part of a run's settings. `activate` sets this process up for them.
 
     backend "numpy" | "cupy"; workers: threads, a shard of the batch each; replay_budget: bytes that AMRB may keep per
     worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges.
@@ -26,12 +26,12 @@ class Execution:
     def __post_init__(self):
         check_fields(self, {"workers": 1, "replay_budget": 0}, {"backend": ("numpy", "cupy")})
         if self.tf32 and self.backend != "cupy":
-            raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
+            raise InputError("tf32 is true, but backend numpy has no TF32; choose backend cupy, or leave tf32 out")
 
     def check_dtype(self, dtype: str) -> None:
         """Refuse TF32 for a run that is not in float32. Raises: InputError."""
         if self.tf32 and dtype != "float32":
-            raise InputError(f"--tf32: dtype is {dtype}, but TF32 is for float32; leave one of them out")
+            raise InputError(f"tf32 is true and dtype is {dtype}, but TF32 is for float32; leave one of them out")
 
 
 DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs

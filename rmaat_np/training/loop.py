@@ -93,8 +93,12 @@ def train(
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
     metrics; report: told a line of text for every validation; warn: told a line about what was found damaged
     Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
-        InputError for data that the model cannot read, or that are others than those that the run began with.
+        InputError for data that the model cannot read, or that are others than those that the run began with, and for
+        an execution that is not active; WriteError if a file cannot be written.
     """
+    if execution.backend != backend.name:
+        raise InputError(f"execution has backend {execution.backend}, but {backend.name} computes; activate it first")
+    execution.check_dtype(run.settings.train.dtype)
     check_dataset(dataset, run.cfg)
     found = fingerprint(dataset)
     check_same(run.data, found, run.folder)

@@ -91,7 +91,7 @@ class Settings:
         if dataset.max_length > cfg.max_length:
             raise InputError(
                 f"{self.task} has rows of up to {dataset.max_length} tokens, but num_segments * segment_length is "
-                f"{cfg.max_length}; raise one of them with --set"
+                f"{cfg.max_length}; raise one of them"
             )
         return cfg
 
@@ -173,24 +173,6 @@ def _data_option(key: str, value: object, example: object):
     if type(value) is int and value < 1:
         raise InputError(f"{key} is {value}, but it must be at least 1")
     return value
-
-
-def check_data(settings: Settings) -> None:
-    """Refuse a task or data options that today's readers do not know, before data are read for an older checkpoint.
-
-    Raises: InputError naming the task, or the option and what it may be.
-    """
-    if settings.task not in TASKS:
-        raise InputError(f"task {settings.task}: unknown to this program; it reads the data of {', '.join(TASKS)}")
-    tables = [preset.get("data", {}) for preset in _read_presets(settings.task).values()]
-    known = {key: value for table in tables for key, value in table.items()}
-    for key, value in settings.data.items():
-        if key not in known:
-            raise InputError(f"{key} is no data option of task {settings.task}; there are {', '.join(known) or 'none'}")
-        _data_option(key, value, known[key])
-    for key in known:
-        if key not in settings.data and all(key in table for table in tables):
-            raise InputError(f"{key}: data of task {settings.task} cannot be read without this option")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> InputError:

@@ -425,7 +425,7 @@ def test_options_that_do_not_exist_or_do_not_go_together(call, options, fragment
 def test_rows_longer_than_the_model_reads(call, monkeypatch):
     monkeypatch.setattr(actions, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
     outcome = call(*TINY, "--out", "run")
-    assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "--set")
+    assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "raise one")
     assert not Path("run").exists()
 
 
@@ -478,7 +478,7 @@ def test_folder_that_another_process_trains_in(run, start_process):
     with loop.only_process(run):
         process = start_process("--resume", run)
         out, err = process.communicate(timeout=60)
-    assert_refused((process.returncode, out, err), "run: another process trains in this folder", "--out")
+    assert_refused((process.returncode, out, err), "run: another process trains in this folder", "another folder")
 
 
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
@@ -517,7 +517,7 @@ def test_tf32_is_refused_where_there_is_none(call, monkeypatch):
     assert_refused(call(*TINY, "--out", "run", "--tf32"), "--tf32", "--backend cupy")
     monkeypatch.setattr(backend, "use", lambda name: None)  # as if CuPy were usable
     options = ("--out", "run", "--backend", "cupy", "--tf32", "--dtype", "float64")
-    assert_refused(call(*TINY, *options), "--tf32", "float64")
+    assert_refused(call(*TINY, *options), "tf32", "float64")
     assert not Path("run").exists()
 
 
@@ -533,7 +533,7 @@ def test_task_that_this_program_does_not_know(call, run):
     loaded.settings = replace(loaded.settings, task="mine", preset="own", model="other")
     loaded.save("last.npz")
     for mode in ("--resume", "--eval"):
-        assert_refused(call(mode, run), "task mine: unknown to this program", "recall")
+        assert_refused(call(mode, run), "task 'mine' is unknown", "recall")
 
 
 def test_preset_and_model_that_this_program_does_not_know_any_more(call, run, finished):

@@ -168,7 +168,7 @@ def test_with_cupy_the_operation_is_not_looked_for(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     broken_before(monkeypatch, 2)
     with pytest.raises(loop.Diverged) as error:
-        loop.train(start(tmp_path / "run", data), data, Execution(detect_anomaly=True))
+        loop.train(start(tmp_path / "run", data), data, Execution(backend="cupy", detect_anomaly=True))
     assert error.value.operation is None and error.value.checkpoint is not None
     where = ["--backend", "cupy", "--tf32", "--workers", "1", "--detect-anomaly"]
     message = actions.explain(error.value, options.parse_arguments(where))

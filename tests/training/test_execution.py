@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers.runs import start
 
 from rmaat_np import backend
+from rmaat_np.data import recall
 from rmaat_np.errors import InputError
-from rmaat_np.training import execution
+from rmaat_np.training import execution, loop
 from rmaat_np.training.execution import Execution, activate
 
 
@@ -16,7 +18,7 @@ from rmaat_np.training.execution import Execution, activate
         ({"workers": 0}, "workers is 0, but it must be at least 1"),
         ({"workers": 1.5}, "workers is 1.5, but it must be a whole number"),
         ({"replay_budget": -1}, "replay_budget is -1, but it must be at least 0"),
-        ({"tf32": True}, "--tf32: backend numpy has no TF32"),
+        ({"tf32": True}, "tf32 is true, but backend numpy has no TF32"),
         ({"detect_anomaly": 1}, "detect_anomaly is 1, but it must be true or false"),
     ],
     ids=str,
@@ -34,7 +36,7 @@ def test_numpy_integers_become_pythons():
 def test_tf32_is_for_float32():
     chosen = Execution(backend="cupy", tf32=True)
     chosen.check_dtype("float32")
-    with pytest.raises(InputError, match="--tf32: dtype is float64"):
+    with pytest.raises(InputError, match="tf32 is true and dtype is float64"):
         chosen.check_dtype("float64")
     Execution().check_dtype("float64")
 
@@ -48,3 +50,10 @@ def test_activation(monkeypatch, tf32):
     monkeypatch.setattr(execution, "keep_freed_memory", lambda: calls.append("memory"))
     activate(Execution(backend="cupy", tf32=tf32))
     assert calls == ["cupy", "memory"] + ["tf32"] * tf32
+
+
+def test_an_execution_that_is_not_active_trains_nothing(tmp_path):
+    """Before, a run that asked for cupy was trained with NumPy without a word."""
+    data = recall.load(8, 16, rows=(8, 8, 8))
+    with pytest.raises(InputError, match="execution has backend cupy, but numpy computes"):
+        loop.train(start(tmp_path / "run", data), data, Execution(backend="cupy"))

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import run_lra
 from rmaat_np.config import Config
-from rmaat_np.data import recall
+from rmaat_np.data import check_options, recall
 from rmaat_np.errors import InputError
 from rmaat_np.training import loop, settings
 from rmaat_np.training import run as runs
@@ -221,7 +222,7 @@ def test_wrong_values_are_refused_before_data_are_read(key, value):
 def test_rows_longer_than_the_model_reads():
     chosen = resolve("recall", "quick", "rmaat", {"segment_length": 31})
     message = refusal(chosen.config, DATASET)
-    assert all(part in message for part in ("recall", "128", "124", "num_segments * segment_length", "--set"))
+    assert all(part in message for part in ("recall", "128", "124", "num_segments * segment_length", "raise one"))
     assert resolve("recall", "quick", "rmaat", {}).config(DATASET).max_length == 128
 
 
@@ -328,16 +329,27 @@ def test_checkpoint_of_a_preset_that_no_longer_exists(tmp_path, saved, monkeypat
 
 def test_data_of_a_checkpoint_are_held_against_the_tasks_options():
     recall_settings = resolve("recall", "quick", "rmaat", {})
-    settings.check_data(recall_settings)
-    settings.check_data(replace(recall_settings, preset="renamed", model="mine"))
+    check_options(recall_settings.task, recall_settings.data)
     for data, said in (
         ({"length": "x", "class_within": 32}, "length is 'x', but it must be a whole number"),
-        ({"length": 0, "class_within": 32}, "length is 0, but it must be at least 1"),
-        ({"length": 128}, "class_within: data of task recall cannot be read without"),
+        ({"length": 0, "class_within": 32}, "length is 0, but it must be a whole number, at least 1"),
         ({"length": 128, "class_within": 32, "colour": 1}, "colour is no data option of task recall"),
     ):
-        assert said in refusal(settings.check_data, replace(recall_settings, data=data))
-    assert "my task: unknown" in refusal(settings.check_data, own_settings())
+        assert said in refusal(check_options, "recall", data)
+    assert "task 'my task' is unknown" in refusal(check_options, "my task", own_settings().data)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_preset_has_data_options_that_the_task_knows(task):
+    for preset in preset_names(task):
+        check_options(task, resolve(task, preset, "rmaat", {}).data)
+
+
+def test_a_run_goes_on_without_the_presets_of_today(tmp_path, saved, monkeypatch, capsys):
+    """Its checkpoint stands alone, for `--eval` and `--resume` too."""
+    monkeypatch.setattr(settings, "_read_presets", lambda task: pytest.fail("asked for presets"))
+    assert run_lra.main(["--eval", str(tmp_path), "--workers", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == runs.load_run(tmp_path).progress.step
 
 
 @pytest.mark.parametrize(
