@@ -92,6 +92,7 @@ def test_the_model_on_one_page_takes_200_lines_and_numpy_alone():
     assert "rn." not in before and after.count("import ") == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_line_on_the_one_page_is_caught(tmp_path):
     """One mistake of each kind: an operation, an equation of attention, the way between segments, a wrong replay."""
     text = ONE_PAGE.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a process each, which imports matplotlib
 LESSONS = Path(__file__).parents[2] / "lessons"
 CODE = """
 import sys
