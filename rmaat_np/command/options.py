@@ -172,7 +172,7 @@ def _how_this_was_called() -> list[str]:
     Called from Python, as in a notebook, the command line of the process is not ours.
     """
     before, ours = sys.orig_argv[: -len(sys.argv)], sys.orig_argv[-len(sys.argv) :] == sys.argv
-    if before and ours and os.path.exists(sys.argv[0]) and os.path.samefile(sys.argv[0], SCRIPT):
+    if before and ours and os.path.exists(sys.argv[0]) and SCRIPT.exists() and os.path.samefile(sys.argv[0], SCRIPT):
         found = shutil.which(before[0])
         same = found is not None and os.path.abspath(found) == os.path.abspath(sys.executable)
         return [before[0] if same else sys.executable, *before[1:], sys.argv[0]]

@@ -130,7 +130,9 @@ def only_process(folder: Path) -> Iterator[None]:
         file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), "rb")  # both ways: a pipe is no trap
     except OSError as error:
         if error.errno == errno.EACCES and os.access(folder, os.W_OK):
-            raise InputError(f"{lock}: belongs to another user; remove it, or choose another folder") from None
+            raise InputError(
+                f"{lock}: may be another user's ({error.strerror}); remove it, or choose another folder"
+            ) from None
         raise write_error(lock, error) from None
     with file:
         try:

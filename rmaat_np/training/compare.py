@@ -259,7 +259,8 @@ def close(started: Started) -> dict[str, str]:
         lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     if started.job.result() is not None:
         return {}
-    reason = re.sub(r"^\S+\.py: ", "", lines[-1]) if lines else f"ended with exit code {code}"  # without its name
+    told_why = lines and code > 0  # killed, it told nothing of it
+    reason = re.sub(r"^\S+\.py: ", "", lines[-1]) if told_why else f"ended with exit code {code}"  # without its name
     return {started.job.name: reason}
 
 

@@ -19,20 +19,20 @@ def check_dataset(dataset: Dataset, cfg: Config) -> None:
     """
     for name in SPLITS:
         split = getattr(dataset, name)
-        where = f"{dataset.task}: the {name} split"
+        where = f"{dataset.task}, {name} split"
         if split.documents != 1 + cfg.pair:
-            raise InputError(f"{where} has {split.documents} document(s) a row, but the model reads {1 + cfg.pair}")
-        check_split(split, name, dataset.task, cfg.num_classes)
-        _check_row(split, split.lengths() > cfg.max_length, f"{where}: row", f"has more than {cfg.max_length} tokens")
+            raise InputError(f"{where}: a row has {split.documents} document(s), but the model reads {1 + cfg.pair}")
+        check_split(split, name, where, cfg.num_classes)
+        _check_rows(split.lengths() > cfg.max_length, where, f"has more than {cfg.max_length} tokens")
         if split.tokens.min() < 1 or split.tokens.max() >= cfg.vocab_size:
             wrong = (split.tokens < 1) | (split.tokens >= cfg.vocab_size)
             rows = np.logical_or.reduceat(wrong, split.offsets[: -1 : split.documents])
-            _check_row(split, rows, f"{where}: row", f"has a token that is not from 1 to {cfg.vocab_size - 1}")
+            _check_rows(rows, where, f"has a token that is not from 1 to {cfg.vocab_size - 1}")
 
 
-def _check_row(split: Split, wrong: np.ndarray, where: str, what: str) -> None:
+def _check_rows(wrong: np.ndarray, where: str, what: str) -> None:
     if wrong.any():
-        raise InputError(f"{where} {int(np.argmax(wrong)) + 1} {what}; mend or remove it")
+        raise InputError(f"{where}: row {int(np.argmax(wrong)) + 1} {what}; mend or remove it")
 
 
 def fingerprint(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -594,7 +594,7 @@ def test_a_lock_of_another_user(call, run, monkeypatch):
         return original(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    assert_refused(call("--resume", run), f"{run / '.lock'}: belongs to another user; remove it, or choose another")
+    assert_refused(call("--resume", run), f"{run / '.lock'}: may be another user's", "remove it, or choose another")
 
 
 def test_tqdm_is_not_installed(call, monkeypatch):

@@ -15,6 +15,7 @@ from rmaat_np.errors import InputError
 from rmaat_np.optim import adamw_init
 from rmaat_np.params import init_params
 from rmaat_np.system.files import write_atomically
+from rmaat_np.training import checkpoint
 from rmaat_np.training.checkpoint import FORMAT, check_checkpoint, load_checkpoint, save_checkpoint
 
 CFG = Config(vocab_size=5, num_classes=2, d_model=4, num_heads=2, num_layers=1, d_ff=3, segment_length=3, num_memory=2)
@@ -344,3 +345,15 @@ def test_places_that_cannot_be_written(tmp_path, name):
         write_atomically(tmp_path / name, lambda file: file.write(b"x"))
     assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
     assert (tmp_path / "is_a_file").read_bytes() == b"kept" and os.listdir(tmp_path) == ["is_a_file"]
+
+
+def test_checkpoint_of_another_user(tmp_path, monkeypatch):
+    """One line that says what to do, without the system's [Errno 13]."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoint, "read_npz", refuse)
+    with pytest.raises(InputError) as error:
+        checkpoint.load_checkpoint(tmp_path / "c.npz")
+    assert str(error.value) == f"{tmp_path / 'c.npz'}: not a readable checkpoint (Permission denied); make it readable"

@@ -258,6 +258,8 @@ def test_a_run_of_a_comparison_is_a_session_of_its_own(tmp_path):
     assert compare.close(compare.start(job, [sys.executable, "-c", code])) == {job.name: "True"}
     silent = compare.start(job, [sys.executable, "-c", "raise SystemExit(7)"])
     assert compare.close(silent) == {job.name: "ended with exit code 7"}
+    killed = "import os, sys; print('a warning', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
+    assert compare.close(compare.start(job, [sys.executable, "-c", killed])) == {job.name: "ended with exit code -9"}
 
 
 @pytest.mark.parametrize("console", [True, False])
