@@ -1,5 +1,6 @@
 """The command where a user runs it: any stream, any locale, any matplotlib, any platform, any folder."""
 
+import ast
 import json
 import os
 import shutil
@@ -218,6 +219,8 @@ def test_imports_of_the_lessons_without_what_other_platforms_lack(tmp_path):
 
 
 def test_an_old_python_is_told_in_one_line(tmp_path):
+    """It must be able to read the script that far."""
+    ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 6))
     code = "import runpy, sys; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (main)';"
     code += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
