@@ -20,7 +20,7 @@ from ..training.execution import activate
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
-DRAWN = {("recall", None), ("listops", "short"), ("pathfinder", "generated")}  # task and source= without files
+_DRAWN = {("recall", None), ("listops", "short"), ("pathfinder", "generated")}  # task and source= without files
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 
 
@@ -33,14 +33,14 @@ def chosen_settings(arguments: argparse.Namespace) -> settings.Settings:
 def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
     """The task's dataset for these settings. Raises: InputError, also for a --data-dir that is not there."""
     check_options(chosen.task, chosen.data)
-    if (chosen.task, chosen.data.get("source")) in DRAWN and arguments.data_dir != options.DATA_DIR:
+    if (chosen.task, chosen.data.get("source")) in _DRAWN and arguments.data_dir != options.DATA_DIR:
         if not arguments.data_dir.is_dir():
             raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")
         warn(f"--data-dir {arguments.data_dir}: no data are read from it, for those of {chosen.task} are drawn here")
     return load_dataset(chosen.task, chosen.data, arguments.data_dir, arguments.cache_dir)
 
 
-def open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run, Dataset]:
+def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run, Dataset]:
     """A run from its folder or checkpoint, ready to compute, and its data.
 
     Raises: InputError, also for options that contradict the checkpoint.
@@ -48,12 +48,12 @@ def open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run,
     execution = options.execution_of(arguments)
     activate(execution)
     run = runs.load_run(checkpoint)
-    check_unchanged(run, arguments)
+    _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
     return run, load_data(run.settings, arguments)
 
 
-def check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
+def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
     """Refuse options that contradict the checkpoint. Raises: InputError naming the option and both values."""
     saved = {"task": run.settings.task, "preset": run.settings.preset, "model": run.settings.model}
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
@@ -75,18 +75,18 @@ def train(arguments: argparse.Namespace) -> int:
     dataset = load_data(chosen, arguments)
     folder = Path("runs") / f"{chosen.task}-{chosen.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = runs.new_run(arguments.out or folder, chosen, dataset, numbered=arguments.out is None)
-    return run_to_end(run, dataset, arguments)
+    return _run_to_end(run, dataset, arguments)
 
 
 def resume(arguments: argparse.Namespace) -> int:
     """Go on with a run to its end."""
-    return run_to_end(*open_run(arguments.resume, arguments), arguments)
+    return _run_to_end(*_open_run(arguments.resume, arguments), arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Print a checkpoint's scores on the test split, as JSON on stdout."""
-    run, dataset = open_run(arguments.eval, arguments)
-    tell(announcement(run, arguments), write=complain)
+    run, dataset = _open_run(arguments.eval, arguments)
+    tell(_announcement(run, arguments), write=complain)
     scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
     if not math.isfinite(scores["loss"]):
         raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
@@ -95,7 +95,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def announcement(run: runs.Run, arguments: argparse.Namespace) -> str:
+def _announcement(run: runs.Run, arguments: argparse.Namespace) -> str:
     """What is going to be computed, and where."""
     return (
         settings.describe(run.settings) + "\n"
@@ -106,13 +106,13 @@ def announcement(run: runs.Run, arguments: argparse.Namespace) -> str:
     )
 
 
-def run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) -> int:
+def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) -> int:
     """Train, and say where everything is, or how to go on."""
-    tell(announcement(run, arguments))
+    tell(_announcement(run, arguments))
     go_on = f"go on with: {options.command('--resume', run.folder, *options.same_place(arguments))}"
     try:
         with stop_requests() as received:
-            train_with_bar(run, dataset, arguments, received)
+            _train_with_bar(run, dataset, arguments, received)
     except loop.Interrupted as stop:
         complain(f"stopped after step {stop.step}, saved; {go_on}")
         return exit_code(received[0])
@@ -126,7 +126,7 @@ def run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) -
     return 0
 
 
-def train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> None:
+def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> None:
     """Train with a progress bar, and say what came out. received: the signals that ask to stop"""
     with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
 
@@ -161,11 +161,11 @@ def explain(error: Diverged, arguments: argparse.Namespace) -> str:
     if error.repeatable and error.checkpoint is not None and not looked_for:
         place = options.same_place(arguments, backend="numpy", tf32=False)  # only NumPy tells its operations
         words = ("--resume", error.checkpoint, *place, "--detect-anomaly")
-        advice = f"{options.command(*words)} names the operation{numpy_alone(arguments)}; {advice}"
+        advice = f"{options.command(*words)} names the operation{_numpy_alone(arguments)}; {advice}"
     return f"{error}; {advice}"
 
 
-def numpy_alone(arguments: argparse.Namespace) -> str:
+def _numpy_alone(arguments: argparse.Namespace) -> str:
     """Why the command that names the operation computes with another backend."""
     return "" if arguments.backend == "numpy" else " (which needs --backend numpy)"
 

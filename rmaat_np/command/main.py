@@ -13,7 +13,7 @@ from . import actions, options
 from .compare import compare
 from .signals import exit_code, number_of
 
-REMEDIES = {  # by the names of errno, for not every platform has all of them
+_REMEDIES = {  # by the names of errno, for not every platform has all of them
     "EACCES": "make it accessible to this user",
     "EPERM": "make it accessible to this user",
     "EROFS": "choose a place that can be written",
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
         arguments = options.parse_arguments(argv)
-        return dispatch(arguments)
+        return _dispatch(arguments)
     except BrokenPipeError:  # whoever read our lines has seen enough, as `head` does
         return exit_code(getattr(signal, "SIGPIPE", 13))  # Windows has no such signal
     except (InputError, BackendError) as error:
@@ -59,11 +59,11 @@ def main(argv: list[str] | None = None) -> int:
 def explain(error: OSError) -> str:
     """An error of the system in one line: the file, the reason, a remedy."""
     place = error.filename if isinstance(error.filename, str) else "a file"
-    remedy = REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "look after the disk that it lies on")
+    remedy = _REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "look after the disk that it lies on")
     return escaped(f"{place}: {error.strerror or error}; {remedy}")
 
 
-def dispatch(arguments: argparse.Namespace) -> int:
+def _dispatch(arguments: argparse.Namespace) -> int:
     """Call the action that the options name. -> its exit code"""
     options.check(arguments)
     if arguments.trace:

@@ -15,15 +15,15 @@ from ..system.terminal import Parser, showable
 from ..training import settings
 from ..training.execution import Execution
 
-DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
+_DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
 DATA_DIR = Path("data")
-SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
+_SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, and in `words` its words. argparse refuses unknown options with exit code 2."""
-    parser = Parser(prog="run_lra.py", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog="run_lra.py", description=_DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
     _add_computing(parser.add_argument_group("how to compute"))
     _add_files(parser.add_argument_group("where files are"))
@@ -131,7 +131,7 @@ def option(name: str) -> str:
 
 def overrides_of(arguments: argparse.Namespace) -> dict:
     """Settings named on the command line: the short options, then every --set."""
-    given = {name: getattr(arguments, name) for name in SHORTCUTS if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in _SHORTCUTS if getattr(arguments, name) is not None}
     given |= dict(settings.parse_assignment(text) for text in arguments.set)
     return given | ({"init": os.path.expanduser(given["init"])} if "init" in given else {})
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # what asks a process to end, on this platform; SIGBREAK is the one that Windows sends from process to process
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
 
 def handle_stops() -> None:
     """Let what asks a process to end do so in an orderly way, from here on. For a program's own process."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in STOPS[1:]:
+    for number in _STOPS[1:]:
         signal.signal(number, stop_at_once)
 
 
@@ -34,7 +34,7 @@ def stop_requests() -> Iterator[list[int]]:
             raise KeyboardInterrupt(number)
         received.append(number)
 
-    previous = {number: signal.signal(number, remember) for number in STOPS}
+    previous = {number: signal.signal(number, remember) for number in _STOPS}
     try:
         yield received
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError, write_error
 
-MAX_HEADER = 16_384  # bytes of an array's header; NumPy itself reads no more than 10,000
+_MAX_HEADER = 16_384  # bytes of an array's header; NumPy itself reads no more than 10,000
 DAMAGED = (  # what reading a truncated, altered or foreign file raises
     OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RuntimeError,
     SyntaxError, zipfile.BadZipFile, zlib.error,
@@ -78,7 +78,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
         while part := file.read(1 << 20):
             content[done : done + len(part)] = part
             done += len(part)
-    header = io.BytesIO(content[:MAX_HEADER])
+    header = io.BytesIO(content[:_MAX_HEADER])
     version = np.lib.format.read_magic(header)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     shape, fortran_order, dtype = read_header(header)

@@ -17,7 +17,7 @@ from .terminal import warn
 
 __all__ = ["draw_if_possible", "new_figure", "save_figure"]
 
-DPI = 120
+_DPI = 120
 
 
 def new_figure(width: float, height: float):
@@ -51,7 +51,7 @@ def _import_figure():
 def save_figure(figure, path: Path) -> None:
     """Write a figure to a PNG file, whole or not at all. Raises: WriteError naming the file."""
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=DPI)
+    figure.savefig(image, format="png", dpi=_DPI)
     write_atomically(path, lambda file: file.write(image.getbuffer()))
 
 

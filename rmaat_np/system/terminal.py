@@ -35,10 +35,10 @@ def show(text: str) -> None:
     try:
         _print(text, sys.stdout)
     except BrokenPipeError:
-        silence_stdout()
+        _silence_stdout()
         raise
     except OSError as error:
-        silence_stdout()
+        _silence_stdout()
         raise WriteError(
             f"stdout: cannot be written ({error.strerror or error}); free space, or send it elsewhere"
         ) from None
@@ -58,10 +58,10 @@ def tell(line: str, write: Callable[[str], object] | None = None) -> None:
             write(showable(line, sys.stdout))
         sys.stdout.flush()
     except OSError:
-        silence_stdout()
+        _silence_stdout()
 
 
-def silence_stdout() -> None:
+def _silence_stdout() -> None:
     """Let nothing more reach a stdout that failed, so that Python's last flush does not fail once more."""
     with suppress(OSError, ValueError):  # ValueError: it is no file, or closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,10 +28,10 @@ from .run import first_params, refuse_to_overwrite
 
 SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
 NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
-TEXTS = {"date", "machine", "task"}
-SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "seed"}  # with the data, the same for all variants
-POLL = 0.2  # seconds between two looks at the running processes
-REASON = 10_000  # bytes at the end of a process's stderr in which its last line is looked for
+_TEXTS = {"date", "machine", "task"}
+_SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "seed"}  # with the data, the same for all variants
+_POLL = 0.2  # seconds between two looks at the running processes
+_REASON = 10_000  # bytes at the end of a process's stderr in which its last line is looked for
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Job:
     def result(self) -> dict | None:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
         path = self.folder / "result.json"
-        result = read_json(path) if path.exists() else {}
+        result = _read_json(path) if path.exists() else {}
         if "peak_memory_bytes" not in result:  # an older program wrote it, or only half of it
             return None
         peak = {} if result["peak_memory_bytes"] is None else {"peak_memory_bytes": result["peak_memory_bytes"]}
@@ -58,9 +58,9 @@ class Job:
         if (
             not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers.values())
             or not all(numbers[name] <= 1 for name in SHARES)
-            or not all(type(result.get(name)) is str for name in TEXTS)
+            or not all(type(result.get(name)) is str for name in _TEXTS)
         ):
-            raise unreadable(path)
+            raise _unreadable(path)
         return result
 
     def steps_done(self) -> int:
@@ -88,18 +88,18 @@ class Started:
     errors: IO[bytes]
 
 
-def read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict:
     """A file of a run. Raises: InputError naming it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        raise unreadable(path) from None
+        raise _unreadable(path) from None
     if not isinstance(content, dict):
-        raise unreadable(path)
+        raise _unreadable(path)
     return content
 
 
-def unreadable(path: Path) -> InputError:
+def _unreadable(path: Path) -> InputError:
     """The error for a damaged file of a compared run."""
     return InputError(f"{path}: is not readable; remove {path.parent}, and that run is done again")
 
@@ -123,7 +123,7 @@ def resolve_variant(name: str, task: str, preset: str, overrides: dict) -> setti
         resolved = settings.resolve(task, preset, model, overrides | fields)
     except InputError as error:
         raise InputError(f"--compare {name}: {error}") from None
-    if shared := sorted(fields.keys() & (SCHEDULE | resolved.data.keys())):
+    if shared := sorted(fields.keys() & (_SCHEDULE | resolved.data.keys())):
         raise InputError(
             f"--compare {name}: {shared[0]} must be the same for all; set it with --set, or seeds with --seeds"
         )
@@ -147,7 +147,7 @@ def make_jobs(out: Path, task: str, preset: str, variants: str, seeds: int, over
             jobs.append(Job(name, out / f"{name}-seed{seed}", seeded))
     for job in jobs:
         path = job.folder / "config.json"
-        if path.exists() and read_json(path).get("settings") != job.settings.to_json():
+        if path.exists() and _read_json(path).get("settings") != job.settings.to_json():
             raise InputError(f"{path}: belongs to a run with other settings; choose another --out")
     return jobs
 
@@ -182,7 +182,7 @@ def compare(
     with only_process(comparison.folder):
         failed: dict[str, str] = {}
         running: list[Started] = []
-        rows = write_tables(comparison, failed)
+        rows = _write_tables(comparison, failed)
         drawable = not rows or draw_table(rows, comparison.folder / "table.png")
         waiting = [job for job in comparison.jobs if job.result() is None]
         on_progress(sum(job.steps_done() for job in comparison.jobs))
@@ -196,7 +196,7 @@ def compare(
                 for started in ended:
                     running.remove(started)
                     failed |= close(started)
-                    rows = write_tables(comparison, failed)
+                    rows = _write_tables(comparison, failed)
                     # what cannot be drawn once cannot be drawn later: one line says so, not one for every run
                     drawable = drawable and (not rows or draw_table(rows, comparison.folder / "table.png"))
                     report(f"{started.job.name}: {failed.get(started.job.name) or told(started.job)}")
@@ -206,7 +206,7 @@ def compare(
                 started.process.wait()
                 started.errors.close()
         if should_stop():
-            write_tables(comparison, failed)
+            _write_tables(comparison, failed)
             raise Interrupted(folder=comparison.folder)
     return rows
 
@@ -247,7 +247,7 @@ def wait(running: list[Started], should_stop: Callable[[], bool]) -> list[Starte
         running.clear()
     elif running:
         with suppress(subprocess.TimeoutExpired):
-            running[0].process.wait(POLL)
+            running[0].process.wait(_POLL)
     return [started for started in running if started.process.poll() is not None]
 
 
@@ -255,7 +255,7 @@ def close(started: Started) -> dict[str, str]:
     """Close what an ended run leaves open. -> {its name: why it left no result}, or {}"""
     code = started.process.wait()
     with started.errors as errors:
-        errors.seek(max(0, errors.seek(0, os.SEEK_END) - REASON))
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - _REASON))
         lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     if started.job.result() is not None:
         return {}
@@ -277,7 +277,7 @@ def state(job: Job) -> str:
 
 def rows_of(comparison: Comparison) -> list[dict]:
     """The finished runs as flat records, each with what it takes to repeat it."""
-    before = rows_before(comparison.folder / "table.json")
+    before = _rows_before(comparison.folder / "table.json")
     rows = []
     for job in comparison.jobs:
         result = job.result()
@@ -289,7 +289,7 @@ def rows_of(comparison: Comparison) -> list[dict]:
     return rows
 
 
-def rows_before(path: Path) -> dict[str, dict]:
+def _rows_before(path: Path) -> dict[str, dict]:
     """The rows that table.json holds, by the runs' names; none if it is missing or damaged."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -298,7 +298,7 @@ def rows_before(path: Path) -> dict[str, dict]:
         return {}
 
 
-def write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
+def _write_tables(comparison: Comparison, failed: dict[str, str]) -> list[dict]:
     """Write table.json and table.md for what is finished, naming what is not. -> the rows
 
     failed: the run's name -> why it has no result

@@ -15,7 +15,7 @@ def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
     return {name: [row for row in rows if row["variant"] == name] for name in dict.fromkeys(r["variant"] for r in rows)}
 
 
-def accuracy_text(rows: list[dict]) -> str:
+def _accuracy_text(rows: list[dict]) -> str:
     """Mean test accuracy in %, with the standard deviation over the seeds if there are several."""
     accuracies = [100 * row["test_accuracy"] for row in rows]
     return f"{mean(accuracies):.1f}" + (f" ± {stdev(accuracies):.1f}" if len(rows) > 1 else "")
@@ -27,7 +27,7 @@ def markdown_table(rows: list[dict]) -> str:
     best = f"{max((100 * mean(row['test_accuracy'] for row in group) for group in groups.values()), default=0):.1f}"
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for name, group in groups.items():
-        accuracy = accuracy_text(group)
+        accuracy = _accuracy_text(group)
         if len(groups) > 1 and accuracy.split()[0] == best:
             accuracy = f"**{accuracy}**"
         cells = [

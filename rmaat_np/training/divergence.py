@@ -14,7 +14,7 @@ from ..errors import InputError
 from .run import Run
 
 PACKAGE = str(Path(backend.__file__).parent)
-PIECES = ("forward", "replay", "backward")  # the events that end a piece of computing; see `ledger.Event`
+_PIECES = ("forward", "replay", "backward")  # the events that end a piece of computing; see `ledger.Event`
 
 
 @dataclass(eq=False)
@@ -96,7 +96,7 @@ def find_operation(compute: Callable) -> str | None:
             lines.append(f"{Path(path).name}:{number}: {getline(path, number).strip()}")
 
     def note_piece(event) -> None:
-        if lines and not pieces and event.kind in PIECES:
+        if lines and not pieces and event.kind in _PIECES:
             pieces.append(f", {event.kind} of segment {event.segment + 1}, shard {event.shard + 1}")
 
     with np.errstate(over="call", invalid="call", divide="call", call=note_operation):

@@ -9,7 +9,7 @@ from ..data.dataset import Dataset, Split, check_split
 from ..errors import InputError
 
 SPLITS = ("train", "val", "test")
-PARTS = ("rows", "tokens", "checksum")  # of a split's fingerprint, three whole numbers
+_PARTS = ("rows", "tokens", "checksum")  # of a split's fingerprint, three whole numbers
 
 
 def check_dataset(dataset: Dataset, cfg: Config) -> None:
@@ -53,15 +53,15 @@ def read_fingerprint(record: object) -> dict[str, dict[str, int]]:
     if not isinstance(record, dict) or set(record) not in (set(), set(SPLITS)):
         raise InputError(f"data is {record!r:.80}, but it must tell of {', '.join(SPLITS)}")
     for name, parts in record.items():
-        if not isinstance(parts, dict) or set(parts) != set(PARTS) or any(type(n) is not int for n in parts.values()):
-            raise InputError(f"data.{name} is {parts!r:.80}, but it must hold {', '.join(PARTS)}")
+        if not isinstance(parts, dict) or set(parts) != set(_PARTS) or any(type(n) is not int for n in parts.values()):
+            raise InputError(f"data.{name} is {parts!r:.80}, but it must hold {', '.join(_PARTS)}")
     return record
 
 
 def check_same(before: dict, now: dict, folder: object) -> None:
     """Refuse to go on with other data than those that a run began with. Raises: InputError naming split and number."""
     for name in before:
-        for part in PARTS:
+        for part in _PARTS:
             if before[name][part] != now[name][part]:
                 raise InputError(
                     f"{folder}: began with other data, in the {name} split {part} were {before[name][part]:,} "

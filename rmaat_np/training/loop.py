@@ -111,12 +111,12 @@ def train(
         first = run.progress.step
         try:
             with machine.PeakMemory(device=backend.name == "cupy") as memory:
-                train_steps(run, dataset, execution, should_stop, on_step, report)
-                result = test_run(run, dataset, execution.workers, should_stop)
+                _train_steps(run, dataset, execution, should_stop, on_step, report)
+                result = _test_run(run, dataset, execution.workers, should_stop)
             trained = run.progress.step - first
             return finish(run, result | measurements(run, trained, memory.peak if trained > 1 else None))
         except Interrupted:
-            check_healthy(run)
+            _check_healthy(run)
             run.save("last.npz")
             raise Interrupted(run.progress.step, run.folder) from None
 
@@ -144,7 +144,7 @@ def begin(run: Run) -> int:
     return lost
 
 
-def train_steps(
+def _train_steps(
     run: Run, dataset: Dataset, execution: Execution, should_stop: Callable, on_step: Callable, report: Callable
 ) -> None:
     """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
@@ -195,7 +195,7 @@ def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, re
     """Evaluate on the validation split, remember the best, save, and report."""
     progress = run.progress
     scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop)
-    check_healthy(run, scores["loss"])
+    _check_healthy(run, scores["loss"])
     row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
     append_metrics(run.folder / "metrics.jsonl", row, sync=True)
     progress.validated = progress.step
@@ -207,7 +207,7 @@ def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, re
     report(f"step {progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
 
 
-def check_healthy(run: Run, val_loss: float = 0.0) -> None:
+def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
     """Keep last.npz and best.npz free of states that nothing can go on from.
 
     Raises: Diverged if the validation loss, a parameter or the optimiser's state is not finite.
@@ -220,7 +220,7 @@ def check_healthy(run: Run, val_loss: float = 0.0) -> None:
         raise Diverged(run.progress.step, None, None, first, None, None, kept, repeatable=False)
 
 
-def test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -> dict:
+def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -> dict:
     """Evaluate the best and the last checkpoint on the test split. -> what there is to say about the finished run
 
     Raises: InputError if best.npz is of another step than the run's best; Interrupted if should_stop says so.

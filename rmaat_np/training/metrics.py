@@ -12,8 +12,8 @@ from ..errors import InputError, write_error
 from ..system.files import write_atomically
 from ..system.pictures import draw_if_possible
 
-CURVE_SIZE = (9, 3.2)  # inches
-TAIL = 4096  # bytes at the end of metrics.jsonl that hold at least one whole line
+_CURVE_SIZE = (9, 3.2)  # inches
+_TAIL = 4096  # bytes at the end of metrics.jsonl that hold at least one whole line
 
 
 def trim_metrics(path: Path, step: int) -> int:
@@ -56,7 +56,7 @@ def last_step(path: Path) -> int:
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL))
+            file.seek(max(0, file.tell() - _TAIL))
             lines = file.read().splitlines()
     except OSError:
         return 0
@@ -80,7 +80,7 @@ def draw_curve(folder: Path) -> bool:
         text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
         _draw(figure, [json.loads(line) for line in text.splitlines()])
 
-    return draw_if_possible(folder / "curve.png", CURVE_SIZE, draw)
+    return draw_if_possible(folder / "curve.png", _CURVE_SIZE, draw)
 
 
 def _draw(figure, rows: Iterable[dict]) -> None:

@@ -71,7 +71,7 @@ class Run:
         for name, value in _leaves(record):
             if not _survives_json(value):
                 raise InputError(f"{name} is {value!r}, which a checkpoint cannot hold; use a number, a truth or text")
-        read_record(record)
+        _read_record(record)
         check_checkpoint(self.folder, self.params, self.state, self.cfg, self.settings.train.dtype)
 
     def save(self, name: str) -> None:
@@ -97,7 +97,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
+def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -180,7 +180,7 @@ def load_run(path: str | Path) -> Run:
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, record = load_checkpoint(path)
     try:
-        settings, cfg, progress, data = read_record(record)
+        settings, cfg, progress, data = _read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"

@@ -22,7 +22,7 @@ from ..step import METHODS
 WHOLE: dict[str, Any] = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
 CHOICES = {"method": METHODS, "dtype": DTYPES}
-MODEL_KEYS = {f.name for f in fields(Config)} - {"vocab_size", "num_classes", "pair"}  # the data decide those three
+_MODEL_KEYS = {f.name for f in fields(Config)} - {"vocab_size", "num_classes", "pair"}  # the data decide those three
 MODELS: dict[str, dict[str, Any]] = {  # the paper's table: what each model changes in the preset
     "rmaat": {},
     "rmt": {"attention": "softmax", "retention": "none", "method": "bptt"},
@@ -127,10 +127,10 @@ def _plain_value(key: object, value: object) -> bool | int | float | str:
 def _complete(shape: dict) -> dict:
     """All fields of the model that the data do not decide. Raises: InputError for what is unknown or wrong."""
     for key in shape:
-        if key not in MODEL_KEYS:
-            raise InputError(f"{key!r:.80} is no field of the model; there are {', '.join(sorted(MODEL_KEYS))}")
+        if key not in _MODEL_KEYS:
+            raise InputError(f"{key!r:.80} is no field of the model; there are {', '.join(sorted(_MODEL_KEYS))}")
     complete = asdict(Config(vocab_size=2, num_classes=2, **shape))
-    return {key: value for key, value in complete.items() if key in MODEL_KEYS}
+    return {key: value for key, value in complete.items() if key in _MODEL_KEYS}
 
 
 def preset_names(task: str) -> list[str]:
@@ -156,14 +156,14 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
         shape |= {"segment_length": shape["segment_length"] * shape["num_segments"], "num_segments": 1}
     train_keys = {f.name for f in fields(TrainConfig)}
     for key, value in (flags | overrides).items():
-        if key in MODEL_KEYS:
+        if key in _MODEL_KEYS:
             shape[key] = value
         elif key in train_keys:
             train[key] = value
         elif key in data:
             data[key] = _data_option(key, value, data[key])
         else:
-            raise unknown_key(key, MODEL_KEYS | train_keys | data.keys())
+            raise unknown_key(key, _MODEL_KEYS | train_keys | data.keys())
     return Settings(task, preset, model, data, shape, TrainConfig(**train))
 
 

@@ -226,7 +226,7 @@ def test_refusals_are_one_line(call, tmp_path):
 def test_a_large_page_is_refused_and_the_old_one_stays(call, monkeypatch):
     Path("page.html").write_text("old", encoding="utf-8")
     monkeypatch.setattr(page, "PAGE_LIMIT", 10_000)
-    assert_refused(call(*TRACE, "--html", "page.html"), "page.html", "10,000", "--set")
+    assert_refused(call(*TRACE, "--html", "page.html"), "page.html", "10,000", "num_segments=8")
     assert Path("page.html").read_text(encoding="utf-8") == "old" and not list(Path().glob(".page*"))
 
 
