@@ -11,7 +11,7 @@ from math import exp
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_integer
 
 _SATURATED = 0.06  # a cycle counts while its increment is at least this share of the first one
 
@@ -167,8 +167,7 @@ def retention_factors(T: int, mode: str = "integrate"):
     Shapes: T a whole number, 1 or more -> (T,) float64 in (0, 1]
     Raises: InputError for another T or mode.
     """
-    if not isinstance(T, int | np.integer) or isinstance(T, bool) or T < 1:
-        raise InputError(f"T is {T!r}, but it must be a whole number of segments, at least 1")
+    T = check_integer("T", T, 1)
     if not isinstance(mode, str) or mode not in RETENTION_MODES:
         raise InputError(f"mode is {mode!r}, but it must be one of {', '.join(RETENTION_MODES)}")
-    return np.array(RETENTION_MODES[mode].factors(int(T)))
+    return np.array(RETENTION_MODES[mode].factors(T))
