@@ -1,5 +1,6 @@
 """What the lessons share: they find the package without installing it, and headings and pictures come out here."""
 
+import builtins
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ def why_no_window() -> str | None:
     """The reason why a picture cannot be shown here, or None where it can."""
     if UNKNOWN:
         return f"matplotlib has no backend {UNKNOWN}, which MPLBACKEND names"
+    if "inline" in matplotlib.get_backend() and not hasattr(builtins, "get_ipython") and "ipykernel" not in sys.modules:
+        return f"the backend {matplotlib.get_backend()} shows pictures in notebooks only"
     try:
         pyplot.switch_backend(matplotlib.get_backend())  # as the first figure would
     except ImportError as error:  # MPLBACKEND names a module that is not there
