@@ -6,7 +6,7 @@
 # a row of D numbers. **Memory tokens** are M more rows, which stand before the tokens of a segment. The segment reads
 # them, writes new ones, and hands these on to the next segment. The answer is read from what the last segment wrote.
 # ![Forward, a segment hands its memory tokens on; back, it hands back their gradient](pictures/rmaat.png)
-# Below is all of it in NumPy, for one sequence and one block with one head. Batches, padding and dropout are left out.
+# Below is all of it in NumPy for one sequence, without what larger models add: batches, several blocks and heads.
 # In the task, ListOps, a bracket holds an operation and its arguments. The answer is the value of the outer bracket.
 # Read beside this: the picture, [pictures/rmaat.png](pictures/rmaat.png). Read after it: `rmaat_np/model.py`.
 # %%
@@ -66,8 +66,8 @@ def gelu_backward(dout, cache):
 # a query q (what it looks for), a key k (what it is found by) and a value v (what it tells). In *write mode* all rows
 # write into one matrix, H = H_neuron + H_astro. **H_neuron** stores values by content, under their keys. **H_astro**
 # stores them by place: every place has learned numbers, `relative`, which the astrocyte blurs over the places near it.
-# **g** is how much all keys together excite the astrocyte. In *read mode* **C** is how much of this a query meets. The
-# feedback **P** = 1 / C divides what the query reads from H, so that the result does not grow with N. As all rows share
+# **g** is how much all keys together excite the astrocyte. In *read mode* **C** is how well a query matches them. The
+# feedback **P** = 1 / C multiplies what the query reads from H, so that it does not grow with N. As all rows share
 # one H, no row is compared with every other, and the cost grows as N.
 # %%
 DECAY = np.exp(-0.05 * np.abs(np.arange(M + L)[:, None] - np.arange(M + L)))  # r_ij: near places count more than far
@@ -136,12 +136,12 @@ def segment_backward(t, dmemory_next, dreadout, cache, grads):
 
 # %% [markdown]
 # ## Learning: BPTT, and AMRB, which keeps less
-# To learn, move every parameter a little against its gradient. The way back to it needs the caches, the last one first.
+# To learn, move every parameter a little against its gradient. The way back needs the caches, the last segment's first.
 # Back-propagation through time (**BPTT**) keeps all S of them. Astrocytic Memory Replay Backpropagation (**AMRB**)
-# *stores* the memory tokens that entered each segment and *drops* every cache but the last. On the way back it
-# *replays* a segment: it runs it again from the stored memory tokens, and has its cache again. The gradient is exact,
+# *stores* the memory tokens that enter each segment (not needed of the last), *drops* every cache but the last, and
+# *replays* a segment on the way back: run again from its memory tokens, it has its cache again. The gradient is exact,
 # as the same function of the same numbers gives the same cache, bit for bit. One more segment costs BPTT one more cache
-# and AMRB M D numbers. AMRB's price is S - 1 more runs. With a gradient counted as two runs, 3 S become 4 S - 1.
+# and AMRB M D numbers. AMRB's price is S - 1 more runs. If going back costs two runs, BPTT costs 3 S, AMRB 4 S - 1.
 # > *Predict, then run: how many caches wait when the way back begins? Which segment is replayed first, and from what?*
 # %%
 def loss_and_grads(params, method):

@@ -53,7 +53,7 @@ for smaller in (0.1, 0.01, 0.001):
 #
 # Then why not take h = 1e-12? Because two errors pull in opposite directions.
 #
-# - **Truncation**: a difference belongs to a step, and not to a point. It is off by about h^2 |f'''| / 6.
+# - **Truncation**: a difference measures the slope over a whole step, not at a point. It is off by h^2 |f'''| / 6.
 # - **Rounding**: a computer knows f only to about eps |f|, where eps is the spacing of the numbers near 1. That error
 #   is divided by 2 h. So it grows when h shrinks.
 #

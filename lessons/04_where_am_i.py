@@ -7,8 +7,8 @@
 # it one by the second part of H = H_neuron + H_astro. H_astro stores the values by place. Each place has learned
 # numbers, a row of the matrix Wrel (`relative` in lesson 00, the parameter `attn.rel.weight`). The astrocyte blurs them
 # over the places near it: R = r Wrel with r_ij = exp(-|i - j| scale). The **features** of place j are the row phi(r_j)
-# of phi(R). The value of row j is written under them. The scale, the setting `position_scale`, is a single number. It
-# decides whether a model can find a single token at all.
+# of phi(R). The value of row j is written under them. The scale, the setting `position_scale`, is a single number. On
+# long segments it can decide whether a model finds a single token.
 #
 # Read beside this: `distance_decay` and `relative_features_forward` in `rmaat_np/attention.py`.
 
@@ -199,7 +199,7 @@ show(figure, "04_where_am_i_share")
 # learned to give the commonest answer, right in 17 % of the rows, for at least 1,000 steps. With the scale 1.0 it left
 # this level within 1,000 steps, and then stayed at 35 %. That is what the first operation alone tells of the answer.
 # ([results/README.md](results/README.md), "ListOps at 2,000 tokens", has the settings.) Our reading: an operation
-# stands *before* its arguments, and the value of `[MAX 2 [MIN ...` hangs most on its very first token, one row among
+# stands *before* its arguments, and the value of `[MAX 2 [MIN ...` depends most on its very first token, one row among
 # two thousand. A model that cannot read one row by itself does not know what to compute. On short segments there is
 # little to blur, and the default is 0.05. With segments of 4 and of 32 tokens the scale made no difference.
 #

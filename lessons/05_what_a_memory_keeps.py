@@ -193,12 +193,13 @@ show(figure, "05_what_a_memory_keeps_heard")
 
 # %% [markdown]
 # Of all modes `none` hears segment 1 best, although it has a single writer in the table: the network writes again what
-# it reads. What `none` keeps is what the blocks copy. They can learn to copy, but the update gives no help.
+# it reads. What `none` keeps is what the blocks copy. They can learn to copy, but the update gives no help. (A part of
+# it is the initialisation: the first memory tokens are small, so what segment 1 writes into them stands out.)
 #
 # `scale` shrinks the memory before every segment. Yet far more than the product is left of segment 1. A pre-norm block
-# normalises the memory tokens before attention sees them, and so undoes the shrinking. Only the residual connection
-# feels it. In a post-norm block attention sees the small memory as it is. There the early words do fade (the grey
-# line). The product alone would have misled us.
+# normalises the memory tokens before attention sees them. So only the residual connection feels the shrinking, and the
+# early words fade slowly. In a post-norm block attention sees the small memory as it is. There they fade faster (the
+# grey line). The product alone would have misled us.
 #
 # ## What can go wrong here
 #

@@ -38,9 +38,9 @@ params = rn.init_params(cfg, dtype="float64")
 # blocks over both. It returns three things: the memory for the next segment, the readout (empty before the last
 # segment), and the cache, which holds every array that the way back will need.
 #
-# Two preparations come first. `prepare_phi_r` computes phi(R) of lesson 04 for each layer, once, as all segments use
-# the same. `cut_shards` cuts the batch into **shards**. A shard is a part of the batch whose sequences are computed
-# together. Here one shard holds all 8 sequences. Set a breakpoint on the call of `segment_forward` and step in.
+# Two preparations come first. `prepare_phi_r` computes phi(R), `phi_r` of lesson 00, for each layer, once,
+# as all segments use the same. `cut_shards` cuts the batch into **shards**. A shard is a part of the batch whose
+# sequences are computed together. Here it holds all 8. Set a breakpoint on the call of `segment_forward` and step in.
 #
 # > *Predict, then run: the memory tokens that segment 1 hands over take 8,192 bytes. How many times as large is the
 # > cache that it keeps for its gradient?*
@@ -155,7 +155,8 @@ show(figure, "06_segments_and_time_back")
 # %% [markdown]
 # With `scale` less than a thousandth of the last segment's gradient arrives at the first one, so the early segments
 # hardly learn. (It is large at segment 12 because `scale` has made the memory tokens small there. A move of a given
-# size is then large beside them.) With `integrate` the gradient does not shrink on its way back.
+# size is then large beside them.) With `integrate` the gradient grows on its way back, most at segment 1. The memory
+# tokens are small there too.
 #
 # `dmemory` says how much the loss changes if the memory tokens that entered are moved a little. For segment 1 a finite
 # difference (lesson 01) can check it, as the memory that enters there is a parameter.

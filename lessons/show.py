@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+if sys.version_info < (3, 11):  # noqa: UP036 (instead of a traceback from deep inside)
+    sys.exit("the lessons need Python 3.11 or newer; this is " + sys.version.split()[0])
+
 UNKNOWN = None  # the name in MPLBACKEND, if matplotlib knows no such backend
 wanted = os.environ.pop("MPLBACKEND", None)  # hidden, or a wrong name would end matplotlib's import
 try:
@@ -21,7 +24,7 @@ try:
             matplotlib.rcParams["backend"] = "agg"
     from matplotlib import pyplot
 except Exception as error:  # not installed, or a broken installation, which can raise anything
-    sys.exit(f"the lessons draw with matplotlib, which cannot be imported: {error}")
+    sys.exit("the lessons draw with matplotlib, which cannot be imported: " + " ".join(str(error).split()))
 
 __all__ = ["heading", "pyplot", "show", "your_turn"]
 

@@ -10,6 +10,11 @@ From the paper (arXiv:2601.00426) to the code:
     a whole step on a batch                     step.py        loss_and_grads, predict
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (who has an older one should read this, and not "No module named tomllib")
+    raise ImportError("rmaat_np needs Python 3.11 or newer; this is " + sys.version.split()[0])
+
 from . import backend
 from .config import Config
 from .errors import InputError

@@ -61,7 +61,7 @@ def _usable_cupy():
     remedy = "install the wheel for your CUDA version (pip install cupy-cuda12x or cupy-cuda13x), or use numpy"
     try:
         import cupy
-    except ImportError as error:
+    except Exception as error:  # not installed, or a broken installation, which can raise anything
         raise BackendError(f"backend cupy: CuPy cannot be imported ({error}); {remedy}") from None
     if not cupy.is_available():  # importing succeeds without a driver, so the import alone says nothing
         raise BackendError(
@@ -102,8 +102,8 @@ def to_host(array) -> Any:
         return xp.asnumpy(array)
     try:
         return numpy.asarray(array)
-    except ValueError as error:
-        raise InputError(f"no array can be made of this ({error}); pad rows with 0 on the right") from None
+    except Exception as error:  # rows of different lengths, or a tensor that another library keeps to itself
+        raise InputError(f"no array can be made of this ({error}); give NumPy's, rows padded with 0") from None
 
 
 def owner_of(array):

@@ -1,14 +1,19 @@
 """AdamW, clipping by the global norm, and the schedule of the learning rate. Nothing here waits for the device."""
 
-from math import cos, pi
+from math import cos, inf, pi
 
 from . import backend
+from .errors import InputError, check_integer
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 def adamw_init(params: dict) -> dict:
-    """First and second moments, zero at the start. -> {"m": as params, "v": as params}."""
+    """First and second moments, zero at the start. -> {"m": as params, "v": as params}.
+
+    Raises: InputError if params is no dict: an open .npz file would be read anew at each access, and never trained.
+    """
+    _check_dicts(params=params)
     return {moment: {name: backend.xp.zeros_like(array) for name, array in params.items()} for moment in ("m", "v")}
 
 
@@ -35,10 +40,14 @@ def adamw_step(
 
     step: 0 for the first; lr > 0; weight_decay >= 0; clip_norm > 0
     norm: the global norm of grads, if it is at hand; otherwise it is computed
-    Raises: FloatingPointError if the norm is not finite, before anything is changed; on a device it is not looked at.
+    Raises: InputError for what is out of range or no dict; FloatingPointError if the norm is not finite, before anything is changed; on a device it is not looked at.
     Shapes: params, grads and both moments of state: the same names and shapes -> norm () before clipping
     """
     xp = backend.xp
+    _check_dicts(params=params, grads=grads, state=state)
+    step = check_integer("step", step, 0)
+    if not (0 <= lr < inf and 0 <= weight_decay < inf and clip_norm > 0):
+        raise InputError(f"lr is {lr}, weight_decay {weight_decay}, clip_norm {clip_norm}: out of range")
     norm = global_norm(grads) if norm is None else norm
     correct1, correct2 = 1 - BETA1 ** (step + 1), 1 - BETA2 ** (step + 1)
     if backend.kernels:
@@ -66,6 +75,14 @@ def adamw_step(
             p *= 1 - lr * weight_decay
         p -= update
     return norm
+
+
+def _check_dicts(**given) -> None:
+    for name, value in given.items():
+        if not isinstance(value, dict):
+            raise InputError(
+                f"{name} is a {type(value).__name__}, but it must be a dict of arrays; convert it by dict()"
+            )
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:

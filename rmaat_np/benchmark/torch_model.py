@@ -12,7 +12,7 @@ try:
     import torch
     import torch.nn.functional as F
     from torch.utils.checkpoint import checkpoint as run_checkpointed
-except ImportError as error:
+except Exception as error:  # not installed, or a broken installation, which can raise anything
     raise InputError(f"PyTorch cannot be imported ({error}); pip install torch") from None
 
 __all__ = ["logits", "loss", "to_torch"]

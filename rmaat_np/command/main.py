@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def explain(error: OSError) -> str:
     """An error of the system in one line: the file, the reason, a remedy."""
-    place = error.filename if isinstance(error.filename, str) else "a file"
+    if not isinstance(error.filename, str):
+        return escaped(str(error))
+    place = error.filename
     remedy = _REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "look after the disk that it lies on")
     return escaped(f"{place}: {error.strerror or error}; {remedy}")
 

@@ -170,8 +170,9 @@ def read_png(content: bytes, place: str) -> np.ndarray:
     """One image, decoded only if its header announces 32 x 32 grey pixels: (1024,) uint8."""
     try:
         from PIL import Image
-    except ImportError:
-        raise InputError("reading Pathfinder's images needs Pillow; run `pip install pillow`") from None
+    except Exception as error:  # not installed, or a broken installation, which can raise anything
+        reason = f"which cannot be imported ({error})"
+        raise InputError(f"reading Pathfinder's images needs Pillow, {reason}; pip install pillow") from None
     if not content.startswith(_PNG_HEADER) or len(content) > _MAX_IMAGE:
         if what := describe(place, content[:START]):
             raise InputError(f"{place} {what}; restore it or remove the row")

@@ -61,6 +61,8 @@ def locate(data_dir: AnyPath, layout: Layout, tell: Callable[[str], None] | None
                 if tell:
                     tell(f"{best}: only {most:,} of {layout.files:,} files; {packed.name} is read, which has {count:,}")
                 return packed
+        if broken and tell:
+            tell(f"{best}: only {most:,} of {layout.files:,} files are there, and {broken[0]}")
         return best
     if len(archives) > 1:
         raise InputError(f"{path}: both {archives[0].name} and {archives[1].name} fit; name one of them instead")
@@ -68,7 +70,7 @@ def locate(data_dir: AnyPath, layout: Layout, tell: Callable[[str], None] | None
         return archives[0]
     if closed:
         raise closed[0]
-    if best:
+    if best and not broken:
         return best  # the reader says which of its files are missing
     raise _nothing_fits(path, layout, broken)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..system.files import read_npz, write_atomically
+from ..system.files import read_npz, write_npz
 from ..system.terminal import warn
 from .dataset import Split
 
@@ -56,12 +56,9 @@ def _load(path: Path, key: str) -> Split | None:
 
 
 def _save(path: Path, key: str, split: Split) -> None:
-    def write(file):
-        arrays = {"tokens": split.tokens, "offsets": split.offsets, "labels": split.labels}
-        np.savez(file, key=np.array(key), **arrays, documents=np.array(split.documents))
-
+    arrays = {"key": np.array(key), "tokens": split.tokens, "offsets": split.offsets, "labels": split.labels}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
+        write_npz(path, arrays | {"documents": np.array(split.documents)})
     except Exception as error:  # a full disk makes zipfile raise more than OSError; the split is whole all the same
         warn(f"{path}: not stored ({str(error) or type(error).__name__}); the next run reads the data again")

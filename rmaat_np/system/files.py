@@ -52,6 +52,22 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
+def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as `np.savez` does, whole or not at all, without a copy of them in memory.
+
+    NumPy 2.0's `savez` leaves its zip file open when writing to it fails, on a full disk for example.
+    Raises: WriteError naming the path and a remedy.
+    """
+
+    def write(file):
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    write_atomically(path, write)
+
+
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file as `np.savez` writes it. Every checksum is verified.
 

@@ -84,7 +84,8 @@ def _print(text: str, stream: TextIO | None) -> None:
 
 
 def showable(text: str, stream: TextIO | None) -> str:
-    """The text, with backslash escapes for the characters that the stream's encoding does not have."""
+    """The text, with backslash escapes for control characters, and for those that the stream's encoding lacks."""
+    text = "".join(c if c in "\n\t" or c.isprintable() else escaped(c) for c in text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 

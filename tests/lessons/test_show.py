@@ -101,9 +101,7 @@ def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path):
 @pytest.mark.parametrize("backend", ["nonsense", "module://matplotlib_inline.backend_inline"])
 def test_a_backend_that_can_show_nothing_here_ends_no_lesson(tmp_path, backend):
     code, out, err = run(tmp_path, MPLBACKEND=backend)
-    assert (
-        code == 0 and "not shown: " in out[0] and backend in out[0] and (tmp_path / "out/name.png").exists()
-    )
+    assert code == 0 and "not shown: " in out[0] and backend in out[0] and (tmp_path / "out/name.png").exists()
 
 
 def test_a_missing_matplotlib_is_one_line(tmp_path):
