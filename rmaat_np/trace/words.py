@@ -159,8 +159,8 @@ def percent(share: float) -> str:
 
 
 def _show_bytes(count: int) -> str:
-    """Bytes for people: 1 kB is 1,000 bytes."""
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+    """Bytes for people: 1 KiB is 1,024 bytes."""
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:,} B"

@@ -113,9 +113,9 @@ def test_sizes_in_words_are_those_of_the_events():
     most = {method: max(e.held for e in step.events) for method, step in steps.items()}
     memory = f"the memory tokens of one segment: {stored} B, {cache / stored:.0f} times less"
     assert lines[0] == "the answer" and "retention factors" in lines[1] and lines[1].count(" %") == 2
-    assert lines[2] == f"a cache of segment 1: {cache / 1e3:.1f} kB; {memory}"
-    assert lines[3].endswith(f"all 3 segments: {most['bptt'] / 1e3:.1f} kB")
-    assert f"{most['amrb'] / 1e3:.1f} kB, {most['bptt'] / most['amrb']:.1f} times less" in lines[4]
+    assert lines[2] == f"a cache of segment 1: {cache / 2**10:.1f} KiB; {memory}"
+    assert lines[3].endswith(f"all 3 segments: {most['bptt'] / 2**10:.1f} KiB")
+    assert f"{most['amrb'] / 2**10:.1f} KiB, {most['bptt'] / most['amrb']:.1f} times less" in lines[4]
     assert lines[4].endswith("runs 2 of 3 segments again")
     assert all(word in lines[5] for word in ("turn: turning point", "replay: segment run again"))
 
