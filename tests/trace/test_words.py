@@ -79,7 +79,9 @@ def test_the_answer_in_words_of_the_task(label):
     )
     assert said.startswith(f'In row 1 of 1 the right answer is "{right}"; the model says "{model}" with 100 %')
     assert ("which is right" in said) == (label == 0) and ("less than 0.1 %" in said) == (label == 1)
-    assert f"is {row.loss:.3f}." in said and "the right answer is 0; the model says 0" in describe_answer(
+    share = np.exp(row.log_shares)[label]
+    assert said.endswith(f"The loss of this row is -ln {share:.3g} = {row.loss:.3f}.")
+    assert "the right answer is 0; the model says 0" in describe_answer(
         trace_row(params, cfg, tokens, np.array([0]), seed=0, step=0), "Here", ()
     )
 
