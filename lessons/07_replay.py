@@ -67,8 +67,8 @@ stored_bytes = next(event.nbytes for event in amrb.events if event.kind == "stor
 print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stored_bytes:,}")
 
 # %% [markdown]
-# Count the rows: 6 `forward` and 5 `replay`, so a segment runs 11 times. Segment 6 is not replayed: its cache is the one
-# that is still there when its gradient is due.
+# Count the rows: 6 `forward` and 5 `replay`, so a segment runs 11 times. Segment 6 is not replayed: its cache is
+# still there when the gradient comes.
 #
 # Here are the same events as a picture: segments from left to right, time from top to bottom. A blue box is a cache,
 # and its height is the time that the cache waits. With BPTT a box reaches from the segment's run to its gradient. With
@@ -188,10 +188,10 @@ for name, found in errors.items():
 #
 # ## The new bill
 #
-# We let the number of segments grow. The left panel shows the memory that caches and buffer take, in MiB. The middle panel
-# shows how often a segment runs: 2 S - 1 times with AMRB, S times with BPTT. A gradient costs about two forward runs.
-# So three units of work become at most four. The right panel shows the measured time. AMRB often takes less than a
-# third more, because filling and reading BPTT's large memory takes time too.
+# We let the number of segments grow. The left panel shows the memory that caches and buffer take, in MiB. The middle
+# panel shows how often a segment runs: 2 S - 1 times with AMRB, S times with BPTT. A gradient costs about two forward
+# runs. So three units of work become at most four. The right panel shows the measured time. AMRB often takes less than
+# a third more, because filling and reading BPTT's large memory takes time too.
 #
 # > *Predict, then run: from 2 segments to 32, by what factor does the memory of BPTT grow, and by what factor AMRB's?*
 
