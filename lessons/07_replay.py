@@ -67,13 +67,15 @@ stored_bytes = next(event.nbytes for event in amrb.events if event.kind == "stor
 print(f"one cache {cache_bytes:,} bytes, the memory tokens that rebuild it {stored_bytes:,}")
 
 # %% [markdown]
+# Count the rows: 6 `forward` and 5 `replay`, so a segment runs 11 times. Segment 6 is not replayed: its cache is
+# still there when the gradient comes.
+#
 # Here are the same events as a picture: segments from left to right, time from top to bottom. A blue box is a cache,
 # and its height is the time that the cache waits. With BPTT a box reaches from the segment's run to its gradient. With
-# AMRB the boxes are short. Each segment has two of them, but the last one has one box: its cache is still there when
-# the gradient comes, so it is not replayed. What waits with AMRB are the narrow hatched bars, the stored memory tokens.
-# The dashed line is the turn. The lower row shows the bytes of all caches and of the buffer, in MB (a million bytes).
-# `run_lra.py --trace` draws this picture for any model and task. With `--html FILE` it writes a page that goes through
-# the events one by one.
+# AMRB the boxes are short. Each segment has two of them, but the last one has one box. What waits with AMRB are the
+# narrow hatched bars, the stored memory tokens. The dashed line is the turn. The lower row shows the bytes of all
+# caches and of the buffer, in MiB (2**20 bytes). `run_lra.py --trace` draws this picture for any model and task. With
+# `--html FILE` it writes a page that goes through the events one by one.
 
 # %%
 figure = pyplot.figure(figsize=TIMELINE_SIZE, layout="constrained")
@@ -186,10 +188,10 @@ for name, found in errors.items():
 #
 # ## The new bill
 #
-# We let the number of segments grow. The left panel shows the memory that caches and buffer take, in MiB (2**20 bytes).
-# The middle panel shows how often a segment runs: 2 S - 1 times with AMRB, S times with BPTT. A gradient costs about
-# two forward runs. So three units of work become at most four. The right panel shows the measured time. AMRB often
-# takes less than a third more, because filling and reading BPTT's large memory takes time too.
+# We let the number of segments grow. The left panel shows the memory that caches and buffer take, in MiB. The middle
+# panel shows how often a segment runs: 2 S - 1 times with AMRB, S times with BPTT. A gradient costs about two forward
+# runs. So three units of work become at most four. The right panel shows the measured time. AMRB often takes less than
+# a third more, because filling and reading BPTT's large memory takes time too.
 #
 # > *Predict, then run: from 2 segments to 32, by what factor does the memory of BPTT grow, and by what factor AMRB's?*
 

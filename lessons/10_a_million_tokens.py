@@ -109,7 +109,7 @@ show(figure, "10_a_million_tokens_time")
 # The bytes are straight lines over the length. So two points give the line, and we can draw it on to a million tokens.
 # These are bytes that we *count*. A process needs more: parameters, gradients, and arrays that live for a moment only.
 # The project's benchmark did go to a million tokens. It measured how much the process grew above its idle size: by 16.2
-# MiB with AMRB, by 5,863 MiB with BPTT.
+# MiB with AMRB, by 5,862.7 MiB with BPTT.
 #
 # > *Predict, then run: for which of the two methods does our count come closer to the measured size of the process?*
 
@@ -126,7 +126,7 @@ expected = {
     "amrb": extrapolate(amrb, "caches") + extrapolate(amrb, "buffer"),
     "bptt": extrapolate(bptt, "caches"),
 }
-measured_there = {"amrb": 16.2 * 2**20, "bptt": 5863 * 2**20}  # lessons/results/README.md, "A million tokens"
+measured_there = {"amrb": 16.2 * 2**20, "bptt": 5862.7 * 2**20}  # lessons/results/README.md, "A million tokens"
 for method in runs:
     print(f"{method} at a million tokens: {expected[method] / 2**20:8,.1f} MiB counted,", end=" ")
     print(f"{measured_there[method] / 2**20:8,.1f} MiB measured by the benchmark")
@@ -208,8 +208,8 @@ for row, share in zip(amrb, shares, strict=True):
 
 # %% [markdown]
 # The product of all `1 - RF` is close to exp(-1), because the RF are small and sum to 1. So the gradient can reach the
-# very first memory at any length, at least at the start of training. But each segment has a say of about a thousandth,
-# or less. Whether a model learns to use it is another experiment. Those that were made are in
+# very first memory at any length, at least at the start of training. But each segment has a say of about half a
+# thousandth, or less. Whether a model learns to use it is another experiment. Those that were made are in
 # `lessons/results/README.md`.
 #
 # ## What can go wrong here

@@ -49,7 +49,7 @@ def draw_timeline(figure, recordings: dict[str, list[TraceEvent]]) -> None:
     shards = {method: first_shard(events) for method, events in recordings.items()}
     longest = max(map(len, shards.values()))
     most = max(event.held for events in shards.values() for event in events)
-    unit, size = ("MB", 1e6) if most >= 1e6 else ("kB", 1e3)
+    unit, size = ("MiB", 2**20) if most >= 2**20 else ("KiB", 2**10)
     axes = figure.subplots(2, len(shards), squeeze=False, height_ratios=(3, 1))
     for (method, events), above, below in zip(shards.items(), *axes, strict=True):
         _draw_alive(above, events)

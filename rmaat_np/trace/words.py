@@ -61,7 +61,7 @@ def explain(event: TraceEvent, row: TracedRow, gone_back: bool, answer: str = ""
             )
         case "replay":
             return (
-                f"Segment {t + 1} is run a second time, from the memory tokens just released. The cache of {size} "
+                f"Segment {t + 1} is run a second time, from the memory tokens just taken out. The cache of {size} "
                 "comes out the same to the last bit, so the gradient will too."
             )
     goal = f"segment {t}" if t else "the learned memory tokens that every sequence starts from"
@@ -112,7 +112,7 @@ def describe_answer(row: TracedRow, place: str, classes: tuple[str, ...]) -> str
     return (
         f"{place} the right answer is {named(right)}; "
         f"the model says {named(said)} with {percent(shares[said])}{beside}. "
-        f"The loss of this row, minus ln {shares[right]:.3g}, is {row.loss:.3f}."
+        f"The loss of this row is -ln {shares[right]:.3g} = {row.loss:.3f}."
     )
 
 
@@ -159,8 +159,8 @@ def percent(share: float) -> str:
 
 
 def _show_bytes(count: int) -> str:
-    """Bytes for people: 1 kB is 1,000 bytes."""
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+    """Bytes for people: 1 KiB is 1,024 bytes."""
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:,} B"

@@ -157,7 +157,7 @@ def test_command_tells_and_draws(call, tmp_path):
     assert (code, err) == (0, "")
     assert "AMRB\nevent" in out and "BPTT\nevent" in out and "equal to the last bit" in out and "replay" in out
     assert re.search(r"In row \d of 4 the right answer is \d; the model says \d with ", out)
-    assert re.search(r"a cache of segment 1: [\d.]+ kB; the memory tokens of one segment: 512 B, \d+ times less", out)
+    assert re.search(r"a cache of segment 1: [\d.]+ KiB; the memory tokens of one segment: 512 B, \d+ times less", out)
     assert Path("new/folder/trace.png").read_bytes().startswith(b"\x89PNG")
     assert os.listdir("new/folder") == ["trace.png"] and not Path("trace.png").exists()
     assert "(4, 2, 16)" in out and "(3, 2, 16)" in call(*TRACE, "--batch-size", 3)[1]

@@ -79,7 +79,9 @@ def test_the_answer_in_words_of_the_task(label):
     )
     assert said.startswith(f'In row 1 of 1 the right answer is "{right}"; the model says "{model}" with 100 %')
     assert ("which is right" in said) == (label == 0) and ("less than 0.1 %" in said) == (label == 1)
-    assert f"is {row.loss:.3f}." in said and "the right answer is 0; the model says 0" in describe_answer(
+    share = np.exp(row.log_shares)[label]
+    assert said.endswith(f"The loss of this row is -ln {share:.3g} = {row.loss:.3f}.")
+    assert "the right answer is 0; the model says 0" in describe_answer(
         trace_row(params, cfg, tokens, np.array([0]), seed=0, step=0), "Here", ()
     )
 
@@ -113,9 +115,9 @@ def test_sizes_in_words_are_those_of_the_events():
     most = {method: max(e.held for e in step.events) for method, step in steps.items()}
     memory = f"the memory tokens of one segment: {stored} B, {cache / stored:.0f} times less"
     assert lines[0] == "the answer" and "retention factors" in lines[1] and lines[1].count(" %") == 2
-    assert lines[2] == f"a cache of segment 1: {cache / 1e3:.1f} kB; {memory}"
-    assert lines[3].endswith(f"all 3 segments: {most['bptt'] / 1e3:.1f} kB")
-    assert f"{most['amrb'] / 1e3:.1f} kB, {most['bptt'] / most['amrb']:.1f} times less" in lines[4]
+    assert lines[2] == f"a cache of segment 1: {cache / 2**10:.1f} KiB; {memory}"
+    assert lines[3].endswith(f"all 3 segments: {most['bptt'] / 2**10:.1f} KiB")
+    assert f"{most['amrb'] / 2**10:.1f} KiB, {most['bptt'] / most['amrb']:.1f} times less" in lines[4]
     assert lines[4].endswith("runs 2 of 3 segments again")
     assert all(word in lines[5] for word in ("turn: turning point", "replay: segment run again"))
 
