@@ -15,7 +15,7 @@ from pathlib import Path
 try:
     import jupytext
     from nbformat.v4 import new_code_cell
-except ImportError as error:
+except Exception as error:  # not installed, or a broken installation
     sys.exit(f"notebooks are made with jupytext: {error}; pip install jupytext nbconvert ipykernel")
 
 LESSONS = Path(__file__).resolve().parent

@@ -40,7 +40,8 @@ def adamw_step(
 
     step: 0 for the first; lr > 0; weight_decay >= 0; clip_norm > 0
     norm: the global norm of grads, if it is at hand; otherwise it is computed
-    Raises: InputError for what is out of range or no dict; FloatingPointError if the norm is not finite, before anything is changed; on a device it is not looked at.
+    Raises: InputError for what is out of range or no dict; FloatingPointError if the norm is not finite, before
+        anything is changed. On a device the norm is not looked at.
     Shapes: params, grads and both moments of state: the same names and shapes -> norm () before clipping
     """
     xp = backend.xp

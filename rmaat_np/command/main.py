@@ -58,11 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def explain(error: OSError) -> str:
     """An error of the system in one line: the file, the reason, a remedy."""
-    if not isinstance(error.filename, str):
-        return escaped(str(error))
-    place = error.filename
-    remedy = _REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "look after the disk that it lies on")
-    return escaped(f"{place}: {error.strerror or error}; {remedy}")
+    remedy = _REMEDIES.get(errno.errorcode.get(error.errno or 0, ""))
+    reason = str(error.strerror or error)
+    if isinstance(error.filename, str):
+        return escaped(f"{error.filename}: {reason}; {remedy or 'look after the disk that it lies on'}")
+    return escaped(f"{reason}; {remedy}" if remedy else reason)
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:

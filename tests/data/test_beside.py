@@ -11,7 +11,8 @@ import pytest
 from helpers import image_files
 from helpers.data_trees import ARCHIVED, FILES, assert_same, expected, load, options_of, write_tree
 
-from rmaat_np.data import TASKS, load_dataset
+from rmaat_np.data import TASKS, load_dataset, text
+from rmaat_np.data.sources import locate
 from rmaat_np.errors import InputError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="makes symbolic links")
@@ -220,3 +221,13 @@ def test_damage_behind_the_first_folder_is_still_found(tmp_path):
     (tmp_path / "data.tar.gz").write_bytes(gzip.compress(whole)[:-20])
     with pytest.raises(InputError, match=r"data\.tar\.gz: not a complete \.tar\.gz"):
         load("text", tmp_path)
+
+
+def test_a_broken_archive_beside_an_incomplete_folder_is_named(tmp_path):
+    """Before, the user was told to download again what lies there."""
+    reviews = {name: content for name, content in FILES["text"].items() if "/test/" not in name}
+    root = write_tree(tmp_path, reviews)
+    (root / "aclImdb_v1.tar.gz").write_bytes(b"\x1f\x8b\x08\0broken")
+    told = []
+    locate(root, text.LAYOUT, told.append)
+    assert len(told) == 1 and "aclImdb_v1.tar.gz" in told[0]

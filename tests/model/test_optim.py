@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.optim_checks import CLIPPING, DECAYED, SHAPES, arrays, check_adamw, gradients, norm_of, reference_step
 
+from rmaat_np.errors import InputError
 from rmaat_np.optim import adamw_init, adamw_step, global_norm, learning_rate
 
 
@@ -121,3 +122,28 @@ def test_gradients_that_overflow_are_no_step():
     with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match="norm of the gradients is inf"):
         adamw_step(params, grads, state, 0, 0.1)
     assert all((params[name] == arrays(0)[name]).all() for name in SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"step": -1}, "step is -1"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": -1.0}, "lr is -1"),
+        ({"clip_norm": 0}, "0"),
+    ],
+)
+def test_values_out_of_range_are_no_step(options, named):
+    chosen = {"step": 0, "lr": 0.1} | options
+    with pytest.raises(InputError, match=named):
+        adamw_step(arrays(0), gradients(0), adamw_init(arrays(0)), **chosen)
+
+
+def test_an_open_file_is_not_trained(tmp_path):
+    """Each access to it reads the file anew, so a step would change nothing."""
+    np.savez(tmp_path / "params.npz", **arrays(0))
+    with np.load(tmp_path / "params.npz") as params:
+        with pytest.raises(InputError, match="params is a NpzFile"):
+            adamw_init(params)
+        with pytest.raises(InputError, match="params is a NpzFile"):
+            adamw_step(params, gradients(0), adamw_init(arrays(0)), 0, 0.1)

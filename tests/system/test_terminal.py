@@ -67,3 +67,9 @@ def test_nobody_reads(call, code):
     done = subprocess.run(command, stdout=writer, stderr=writer, cwd=ROOT, timeout=60)
     os.close(writer)
     assert done.returncode == code
+
+
+def test_control_characters_of_names_never_reach_the_terminal(capsys):
+    """A file may be called so that its name recolours the terminal, or rings its bell."""
+    show("found a\x1b[31m\x07b, é stays\n\tindented")
+    assert capsys.readouterr().out == "found a\\x1b[31m\\x07b, é stays\n\tindented\n"
