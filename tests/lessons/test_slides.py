@@ -35,7 +35,7 @@ def test_every_picture_of_a_lesson_is_a_slide_in_the_lessons_order():
 
 
 def test_every_picture_that_the_teacher_is_told_to_show_is_a_slide():
-    """`01_…_threshold` is one slide, `01_…` are all of lesson 01, and `…_cost` belongs to the lesson named before it."""
+    """`01_…_threshold` is one slide, `01_…` are all of lesson 01, `…_cost` is of the lesson named before it."""
     shown, named, lesson = [name for name, _ in slides.SLIDES], [], ""
     text = (ROOT / "lessons" / "TEACHING.md").read_text(encoding="utf-8")
     for name in re.findall(r"`((?:\d\d_|…_)[\w…]+)`", text):
