@@ -19,6 +19,7 @@ CACHE = {"facecolor": "#9ecae1", "edgecolor": "#08519c"}
 DROPPED = {"facecolor": "white", "edgecolor": "#08519c", "linestyle": (0, (4, 3))}
 REPLAY = {"facecolor": "#fed976", "edgecolor": "black"}
 GRADIENT = {"facecolor": "#404040", "edgecolor": "black"}
+BAND = "#f0f0f0"
 PLAIN = {"facecolor": "white", "edgecolor": "black"}
 BANDS = {  # lower edge, height -> title, text
     (41.5, 30): (
@@ -26,7 +27,7 @@ BANDS = {  # lower edge, height -> title, text
         "left to right: each\nsegment reads its\ntokens and the\nmemory tokens,\nand hands new\nones on.\n\n"
         "RF(t, T), the reten-\ntion factor: the part\nof what segment t\nof T wrote that the\nmemory takes over.",
     ),
-    (28.5, 12): ("KEPT", "by AMRB. (BPTT\nkeeps all caches,\nand no memory.)"),
+    (28.5, 12): ("KEPT", "by AMRB: every\nsegment's memory.\n(BPTT: all caches,\nand no memory.)"),
     (0.5, 27): (
         "BACK",
         "right to left: the\ngradient of a seg-\nment needs its\ncache. Run the\nsegment again from\n"
@@ -69,7 +70,7 @@ def draw_model() -> Figure:
     axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axis.axis("off")
     for (y, height), (title, text) in BANDS.items():
-        axis.add_patch(Rectangle((0.5, y), WIDTH - 1, height, facecolor="#f0f0f0", edgecolor="none"))
+        axis.add_patch(Rectangle((0.5, y), WIDTH - 1, height, facecolor=BAND, edgecolor="none"))
         write(axis, 1.8, y + height - 2, title, size=NORMAL, weight="bold", ha="left")
         write(axis, 1.8, y + height - 3.5, text, ha="left", va="top")
     title = "RMAAT reads a long sequence in segments, and learns by running them again in reverse order"
@@ -108,8 +109,10 @@ def draw_kept(axis, memories, blocks):
     """-> the boxes of the stored memory tokens and of the caches, one of each per segment"""
     stored, caches = [], []
     for t, x in enumerate(COLUMNS, start=1):
-        fate, style = ("kept", CACHE) if t == len(COLUMNS) else ("dropped", DROPPED)
-        stored.append(Box(axis, x, 30.5, 9.5, 8, f"memory {t}\nstored", MEMORY))
+        last = t == len(COLUMNS)  # its cache is kept, so it is not replayed
+        fate, style = ("kept", CACHE) if last else ("dropped", DROPPED)
+        label = f"memory {t}\nstored, but\nnot needed" if last else f"memory {t}\nstored"
+        stored.append(Box(axis, x, 30.5, 9.5, 8, label, MEMORY))
         caches.append(Box(axis, x + 12, 30.5, 10, 8, f"cache {t}\n{fate}", style))
         memories[t - 1].down_to(stored[-1], x + 1.2)
         blocks[t - 1].down_to(caches[-1], x + 17)
@@ -117,8 +120,11 @@ def draw_kept(axis, memories, blocks):
 
 
 def draw_back(axis, stored, caches, loss):
-    """The segments from the last to the first: replay, gradient of the segment, gradient of the memory before it."""
-    after = Box(axis, COLUMNS[-1] + 24, 7, 8, 8, "gradient\nof loss", GRADIENT)
+    """The segments from the last to the first: replay, gradient of the segment, gradient of the memory before it.
+
+    The gradient of a memory goes two ways: through the segment before it, and past that segment.
+    """
+    after = Box(axis, COLUMNS[-1] + 24, 7, 8, 6, "gradient\nof loss", GRADIENT)
     loss.down_to(after, COLUMNS[-1] + 28)
     label = "gradients of the parameters: the segments and the readout add their parts"
     total = Box(axis, COLUMNS[0], 1.5, 99, 3, label, GRADIENT)
@@ -126,17 +132,23 @@ def draw_back(axis, stored, caches, loss):
     for t in reversed(range(len(COLUMNS))):
         x, cache = COLUMNS[t], caches[t]
         if t < len(COLUMNS) - 1:
-            replay = Box(axis, x, 17.5, 9.5, 8, f"run\nsegment {t + 1}\nagain", REPLAY)
-            cache = Box(axis, x + 12, 17.5, 10, 8, f"cache {t + 1}\nagain", CACHE)
+            replay = Box(axis, x, 18.5, 9.5, 8, f"run\nsegment {t + 1}\nagain", REPLAY)
+            cache = Box(axis, x + 12, 18.5, 10, 8, f"cache {t + 1}\nagain", CACHE)
             stored[t].down_to(replay, x + 4.75)
-            replay.right_to(cache, 21.5)
-            write(axis, x + 33.75, 12.5, f"gradient of memory {t + 2}")
-        backward = Box(axis, x + 12, 7, 10, 8, f"gradient of\nsegment {t + 1}", GRADIENT)
+            replay.right_to(cache, 22.5)
+            write(axis, x + 27.75, 16.6, "1 − RF of it")
+            write(axis, x + 27.75, 11.5, "RF of it")
+        backward = Box(axis, x + 12, 7, 10, 6, f"gradient of\nsegment {t + 1}", GRADIENT)
+        memory = Box(axis, x, 7, 9.5, 10, f"gradient of\nmemory {t + 1}", GRADIENT)
+        if t < len(COLUMNS) - 1:
+            after.left_to(memory, 15)
+            gap = {"color": BAND, "linewidth": 6, "solid_capstyle": "butt", "zorder": 3}  # as high as the arrows
+            axis.plot([x + 16, x + 18], [15, 15], **gap)  # two arrows that cross do not meet
         cache.down_to(backward, x + 17)
-        after.left_to(backward, 11)
+        after.left_to(backward, 10)
+        backward.left_to(memory, 10)
         backward.down_to(total, x + 17)
-        after = backward
-    after.left_to(Box(axis, COLUMNS[0], 7, 9.5, 8, "gradient of\nmemory 1", GRADIENT), 11)
+        after = memory
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python lessons/slides.py --out slides.html
 
-Arrow keys, space, Home and End move; printing gives a page for each slide. TEACHING.md says which slide belongs where.
+Arrow keys, space, Home and End move; printing gives a page for each slide. `slides.html#07_replay_lives` opens at that
+picture, `slides.html#18` at that number. TEACHING.md says which slide belongs where.
 """
 
 import argparse
@@ -51,7 +52,7 @@ SLIDES = (  # the picture, and what it says
     ),
     (
         "05_what_a_memory_keeps_update",
-        "The update alone: `integrate` keeps something of every segment, `none` only the last.",
+        "The update alone: “integrate” keeps something of every segment, “none” only the last.",
     ),
     (
         "05_what_a_memory_keeps_heard",
@@ -65,7 +66,7 @@ SLIDES = (  # the picture, and what it says
         "AMRB keeps the memory tokens, drops the caches, and builds each again when its gradient is due.",
     ),
     ("07_replay_bill", "AMRB's memory hardly grows with the segments; its price is one more run of each but the last."),
-    ("08_training_on_listops_curves", "Over five segments `none` learns faster than `integrate`."),
+    ("08_training_on_listops_curves", "Over five segments “none” learns faster than “integrate”."),
     ("08_training_on_listops_operators", "An accuracy is to be compared with guessing, operator by operator."),
     (
         "08_training_on_listops_probes",
@@ -109,6 +110,10 @@ const slides = [...document.querySelectorAll("section")];
 const moves = {ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1,
   Home: -slides.length, End: slides.length};
 let at = 0;
+function find(hash) {
+  const named = slides.findIndex((slide) => slide.id === hash);
+  return named < 0 ? (parseInt(hash) || 1) - 1 : named;
+}
 function show(number) {
   at = Math.min(Math.max(number, 0), slides.length - 1);
   slides.forEach((slide, i) => slide.classList.toggle("shown", i === at));
@@ -121,11 +126,11 @@ addEventListener("keydown", (event) => {
   }
 });
 addEventListener("click", (event) => show(at + (event.clientX < innerWidth / 3 ? -1 : 1)));
-addEventListener("hashchange", () => show((parseInt(location.hash.slice(1)) || 1) - 1));
+addEventListener("hashchange", () => show(find(location.hash.slice(1))));
 addEventListener("beforeprint", () => document.body.classList.remove("moving"));
 addEventListener("afterprint", () => document.body.classList.add("moving"));
 document.body.classList.add("moving");
-show((parseInt(location.hash.slice(1)) || 1) - 1);
+show(find(location.hash.slice(1)));
 </script>
 </body>
 </html>
@@ -141,7 +146,7 @@ def make_page(pictures: Path = PICTURES) -> str:
         text = html.escape(sentence)
         sections.append(
             f'<section id="{name}">\n<h1>{text}</h1>\n<img alt="{text}" src="data:image/png;base64,{data}">\n'
-            f"<footer>{lesson} &middot; {number} / {len(SLIDES)}</footer>\n</section>"
+            f"<footer>{lesson} &middot; {name} &middot; {number} / {len(SLIDES)}</footer>\n</section>"
         )
     return PAGE.replace("@SLIDES@", "\n".join(sections))
 

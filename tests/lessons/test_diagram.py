@@ -38,6 +38,13 @@ def test_labels_keep_apart_and_inside(axis):
             assert inside or not label.overlaps(box), f"{name!r} crosses the edge of a box"
 
 
+def test_the_gradient_of_a_memory_goes_through_the_segment_and_past_it(axis):
+    said = [text.get_text() for text in axis.texts]
+    assert said.count("RF of it") == said.count("1 − RF of it") == said.count("1 − RF of it stays") == 2
+    assert [f"gradient of\nmemory {t}" in said for t in (1, 2, 3)] == [True] * 3
+    assert "memory 3\nstored, but\nnot needed" in said
+
+
 def test_the_script_writes_the_picture_that_lies_there(tmp_path):
     """Drawn anew in a copy, since fonts may differ: the same size in pixels, and under 200 kB."""
     pytest.importorskip("matplotlib")

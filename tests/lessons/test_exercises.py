@@ -129,14 +129,27 @@ def test_stubs_are_skipped_with_a_friendly_line(tmp_path):
         assert f"not written yet: see {name} in lessons/exercises/exercises.py" in out
 
 
+WRONG = {  # the checks to run -> the right code, the wrong code, how the answer begins
+    "03a and 1.0-0": ("@ v / m", "@ v", "A 1/m is missing: "),
+    "03a and 0.5-0": ("phi_k.sum(axis=0)", "phi_k.sum(axis=1)", "A sum over the wrong axis is the usual cause "),
+    "05a and integrate": (
+        "    return factor * written if",
+        "    memory += 1\n    return factor * written if",
+        "memory_update changed its argument memory: `+=`, ",
+    ),
+}
+
+
 @pytest.mark.parametrize("style", [("-q", "--tb=line"), ("-q",)], ids=" ".join)
-def test_the_sentence_that_helps_is_the_first_thing_on_the_screen(tmp_path, style):
-    wrong = SOLVED.replace("@ v / m", "@ v")
-    copy_exercises(tmp_path / "lessons" / "exercises", wrong)
-    code, out = ask_checks(tmp_path, *style, "-k", "03a and 1.0-0")
+@pytest.mark.parametrize("which", WRONG)
+def test_the_sentence_that_helps_is_the_first_thing_on_the_screen(tmp_path, which, style):
+    right, wrong, sentence = WRONG[which]
+    assert SOLVED.count(right) == 1
+    copy_exercises(tmp_path / "lessons" / "exercises", SOLVED.replace(right, wrong))
+    code, out = ask_checks(tmp_path, *style, "-k", which)
     lines = out.splitlines()
     above = ("F", "===", "___")
-    assert code == 1 and next(line for line in lines if not line.startswith(above)).startswith("A 1/m is missing: ")
+    assert code == 1 and next(line for line in lines if not line.startswith(above)).startswith(sentence)
 
 
 def test_a_syntax_error_is_one_line(tmp_path):

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,23 @@ def test_every_picture_of_a_lesson_is_a_slide_in_the_lessons_order():
     assert shown[0] == "rmaat" and [name[:2] for name in shown[1:]] == sorted(name[:2] for name in shown[1:])
     assert sorted(shown[1:]) == sorted(path.stem for path in PICTURES.glob("[0-9][0-9]_*.png"))
     for _, sentence in slides.SLIDES:
-        assert sentence.endswith(".") and len(sentence) <= 110 and not re.search(r"[.!?] [A-Z]", sentence)
+        assert sentence.endswith(".") and len(sentence) <= 110 and not re.search(r"[.!?] [A-Z]|`", sentence)
+
+
+def test_every_picture_that_the_teacher_is_told_to_show_is_a_slide():
+    """`01_…_threshold` is one slide, `01_…` are all of lesson 01, `…_cost` is of the lesson named before it."""
+    shown, named, lesson = [name for name, _ in slides.SLIDES], [], ""
+    text = (ROOT / "lessons" / "TEACHING.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:\d\d_|…_)[\w…]+)`", text):
+        lesson = name[:2] if name[:2].isdigit() else lesson
+        pattern = (f"{lesson}_{name}" if name.startswith("…") else name).replace("…", r"\w+")
+        found = [slide for slide in shown if re.fullmatch(pattern, slide)]
+        assert len(found) == 1 or (found and name.endswith("…")), f"{name} in TEACHING.md is {len(found)} slides"
+        named.append(name)
+    assert {"01_…_threshold", "03_…", "07_replay_lives", "…_cost"} <= set(named)
+    page = slides.make_page()
+    for name in shown:
+        assert page.count(f'<section id="{name}">') == 1 and page.count(f"&middot; {name} &middot;") == 1
 
 
 def test_the_page_holds_its_pictures_and_asks_for_nothing_else(tmp_path):
@@ -66,4 +83,11 @@ def test_a_browser_moves_with_the_keys_and_every_slide_fits(tmp_path):
         tab.press("Home")
         assert tab.evaluate(shown) == "0"
         tab.press(" ")
-        assert tab.evaluate(shown) == "1" and tab.problems == []
+        assert tab.evaluate(shown) == "1"
+        names = [name for name, _ in slides.SLIDES]
+        for place, at in (("07_replay_lives", names.index("07_replay_lives")), ("7", 6), ("rmaat", 0), ("nothing", 0)):
+            tab.evaluate(f"location.hash = '{place}'")
+            deadline = time.monotonic() + 10
+            while tab.evaluate(shown) != str(at) or tab.evaluate("location.hash") != f"#{at + 1}":
+                assert time.monotonic() < deadline, f"#{place} is not slide {at + 1}"
+        assert tab.problems == []
