@@ -91,7 +91,7 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
 
     write: H_neuron = 1/m phi(K)^T V;  H_astro = 1/m phi(R)^T V;  H = H_neuron + H_astro;  g = (sum_t phi(k_t))^alpha
     read:  C = phi(Q) g;  P = 1 / C;  Y = (phi(Q) H) * P, one P per row (decided)
-    H_neuron and H_astro are one product, (phi(K) + phi(R))^T V.
+    H_neuron and H_astro are one product, (phi(K) + phi(R))^T V. The eight parameters are the symbols of the equations.
 
     Shapes: q (B, Nq, D); k, v (B, N, D); phi_r (N, D), or None without H_astro; mask (B, N, 1), 1 live and
         0 padding, or None when nothing is padded -> y (B, Nq, D)
@@ -174,7 +174,7 @@ def astromorphic_attention_quadratic(q, k, v, phi_r, mask, num_heads, *, alpha=1
 
     y_i = P_i / m * sum_j phi(q_i) . (phi(k_j) + phi(r_j)) v_j,   P_i = 1 / (phi(q_i) . g)
 
-    Shapes: as in astromorphic_attention_forward -> y (B, Nq, D)
+    Parameters and shapes: as in astromorphic_attention_forward -> y (B, Nq, D)
     """
     xp = backend.xp
     live = xp.ones_like(k[:, None, :, :1]) if mask is None else mask[:, None]  # (B, 1, N, 1)

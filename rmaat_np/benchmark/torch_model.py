@@ -88,7 +88,9 @@ def block(x, params, cfg, layer, phi_r, mask, num_queries):
 
 
 def segment(memory, tokens, t, params, cfg, phi_r, mask, skip_unread):
-    """Read segment t. skip_unread: leave out the token rows of the last block, which a memory readout never sees.
+    """Read segment t. Its eight parameters are what a checkpoint of PyTorch has to be given one by one.
+
+    skip_unread: leave out the token rows of the last block, which a memory readout never sees.
 
     Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)
     """

@@ -20,7 +20,7 @@ LABELS = {  # kind of an event -> what it is called on the page and in pictures
 
 
 def explain(event: TraceEvent, row: TracedRow, gone_back: bool, answer: str = "") -> str:
-    """What happens at an event, and why.
+    """What happens at an event, and why. It is long because every kind of event has its sentence here, side by side.
 
     gone_back: has the gradient gone back through the event's segment already; answer: as from `describe_answer`
     """
