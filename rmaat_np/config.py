@@ -64,9 +64,7 @@ class Config:
 
     def __post_init__(self):
         check_fields(self, AT_LEAST, CHOICES)
-        for name in ("alpha", "position_scale"):
-            if not (0 < getattr(self, name) < math.inf):
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be a finite number above 0")
+        check_positive(self, "alpha", "position_scale")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}, but it must be at least 0 and below 1")
         if self.d_model % self.num_heads:
@@ -108,6 +106,13 @@ def check_fields(record, at_least: dict, choices: dict) -> None:
     for name, allowed in choices.items():
         if getattr(record, name) not in allowed:
             raise InputError(f"{name} is {getattr(record, name)!r}, but it must be one of {', '.join(allowed)}")
+
+
+def check_positive(record, *names: str) -> None:
+    """Refuse numbers of a dataclass that are not finite and above 0. Raises: InputError naming the field."""
+    for name in names:
+        if not 0 < getattr(record, name) < math.inf:
+            raise InputError(f"{name} is {getattr(record, name)}, but it must be a finite number above 0")
 
 
 def check_config(cfg) -> None:

@@ -1,5 +1,7 @@
 """pytest rewrites the asserts of test modules; here it is asked to do the same for the checks that they share."""
 
+import builtins
+
 import pytest
 
 import run_lra
@@ -21,3 +23,16 @@ def call(capsys):
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def without_proc(monkeypatch):
+    """A system without /proc, as macOS."""
+    real_open = builtins.open
+
+    def refuse(path, *rest, **options):
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real_open(path, *rest, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)

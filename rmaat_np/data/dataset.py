@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import InputError
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Split:
@@ -166,6 +168,11 @@ class Dataset:
     def pair(self) -> bool:
         """True when a row is two documents."""
         return self.train.documents == 2
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name, in the order of SPLITS."""
+        return {name: getattr(self, name) for name in SPLITS}
 
 
 def check_split(split: Split, name: str, source: object, num_classes: int) -> Split:

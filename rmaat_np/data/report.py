@@ -18,14 +18,13 @@ def report(dataset: Dataset) -> str:
     lines = [
         f"{dataset.task}: {dataset.num_classes} classes, {dataset.vocab_size} ids, up to {dataset.max_length} tokens"
     ]
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    for name, split in splits.items():
+    for name, split in dataset.splits.items():
         shares = np.bincount(split.labels, minlength=dataset.num_classes) / len(split)
         quantiles = np.quantile(split.lengths(), [0, 0.25, 0.5, 0.75, 1]).astype(int)
         lines.append(f"  {name}: {len(split):,} rows; lengths {' '.join(map(str, quantiles))} (0, 25, 50, 75, 100 %)")
         lines.append("    class shares " + " ".join(f"{share:.3f}" for share in shares))
     if dataset.task == "listops":
-        for name, split in splits.items():
+        for name, split in dataset.splits.items():
             listops.check_targets(split.take(np.arange(min(_CHECKED, len(split)))), name)
         lines.append(f"  targets evaluated again, of each split at most the first {_CHECKED:,}: all are right")
     for row in range(min(2, len(dataset.train))):

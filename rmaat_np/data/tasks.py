@@ -7,11 +7,9 @@ from pathlib import Path
 from ..errors import InputError, check_integer
 from ..system.terminal import warn
 from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
-from .dataset import Dataset
+from .dataset import SPLITS, Dataset
 from .sources import locate
 from .stored import STORE, AnyPath
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath
     check_options(task, options)
     dataset = TASKS[task].load(options, Path(data_dir), Path(cache_dir) if cache_dir else None)
     if options.get("source", "files") == "files" and (whole := TASKS[task].rows):
-        found = (len(dataset.train), len(dataset.val), len(dataset.test))
+        found = [len(split) for split in dataset.splits.values()]
         if any(here < all_ for here, all_ in zip(found, whole, strict=True)):
             rows = ", ".join(
                 f"{here:,} of {all_:,} {name}" for here, all_, name in zip(found, whole, SPLITS, strict=True)

@@ -1,6 +1,5 @@
 """Checkpoints: one .npz file of parameters, optimiser state and a JSON text. No pickle; whole or not at all."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from .. import backend
 from ..config import Config
 from ..errors import InputError
 from ..params import check_params
-from ..system.files import DAMAGED, read_npz, write_atomically
+from ..system.files import DAMAGED, read_npz, write_npz
 
 FORMAT = 1
 
@@ -23,13 +22,11 @@ def save_checkpoint(path: str | Path, params: dict, state: dict, meta: dict) -> 
     and step, so they need no state of their own.
     Raises: WriteError naming the path and a remedy.
     """
-    arrays: dict[str, Any] = {f"params/{name}": backend.to_host(array) for name, array in params.items()}
+    arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta | {"format": FORMAT}))}
+    arrays |= {f"params/{name}": backend.to_host(array) for name, array in params.items()}
     for moment, values in state.items():
         arrays |= {f"{moment}/{name}": backend.to_host(array) for name, array in values.items()}
-    text = json.dumps(meta | {"format": FORMAT})
-    packed = io.BytesIO()  # not the file itself: NumPy 2.0 leaves its zip open when writing to it fails
-    np.savez(packed, meta=np.array(text), **arrays)
-    write_atomically(path, lambda file: file.write(packed.getbuffer()))
+    write_npz(path, arrays)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict, dict, dict]:

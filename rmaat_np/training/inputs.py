@@ -5,10 +5,9 @@ import zlib
 import numpy as np
 
 from ..config import Config
-from ..data.dataset import Dataset, Split, check_split
+from ..data.dataset import SPLITS, Dataset, Split, check_split
 from ..errors import InputError
 
-SPLITS = ("train", "val", "test")
 _PARTS = ("rows", "tokens", "checksum")  # of a split's fingerprint, three whole numbers
 
 
@@ -17,8 +16,7 @@ def check_dataset(dataset: Dataset, cfg: Config) -> None:
 
     Raises: InputError naming split and row.
     """
-    for name in SPLITS:
-        split = getattr(dataset, name)
+    for name, split in dataset.splits.items():
         where = f"{dataset.task}, {name} split"
         if split.documents != 1 + cfg.pair:
             raise InputError(f"{where}: a row has {split.documents} document(s), but the model reads {1 + cfg.pair}")
@@ -37,7 +35,7 @@ def _check_rows(wrong: np.ndarray, where: str, what: str) -> None:
 
 def fingerprint(dataset: Dataset) -> dict[str, dict[str, int]]:
     """What tells the splits from those of other data: rows, tokens and a CRC-32 of each. About 1 s for 1 GB."""
-    return {name: _of_split(getattr(dataset, name)) for name in SPLITS}
+    return {name: _of_split(split) for name, split in dataset.splits.items()}
 
 
 def _of_split(split: Split) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config, check_fields, convert_value
+from ..config import Config, check_fields, check_positive, convert_value
 from ..data import TASKS
 from ..data.dataset import Dataset
 from ..errors import InputError
@@ -56,9 +56,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, AT_LEAST, CHOICES)
-        for name in ("lr", "clip_norm"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name} is {getattr(self, name)}, but it must be a finite number above 0")
+        check_positive(self, "lr", "clip_norm")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The benchmark's tables and options, from rows that it would measure; no timing here."""
 
-import builtins
 import json
 import sys
 
@@ -76,15 +75,7 @@ def test_a_measurement_in_a_process_of_its_own():
     assert found["peak_bytes"] is None or found["peak_bytes"] > 2**20
 
 
-def test_a_measurement_without_proc(monkeypatch):
-    real_open = builtins.open
-
-    def refuse(path, *rest, **options):
-        if str(path).startswith("/proc"):
-            raise FileNotFoundError(2, "No such file or directory", str(path))
-        return real_open(path, *rest, **options)
-
-    monkeypatch.setattr(builtins, "open", refuse)
+def test_a_measurement_without_proc(without_proc):
     batch, cfg = measure.configuration("long:1024")
     found = measure.measure("amrb", batch, cfg, measure.Conditions(threads=1, steps=1))
     assert found["seconds"] > 0 and found["peak_bytes"] is None

@@ -14,19 +14,6 @@ from rmaat_np import backend
 from rmaat_np.system import machine
 
 
-@pytest.fixture
-def without_proc(monkeypatch):
-    """A system without /proc, as macOS."""
-    real_open = builtins.open
-
-    def refuse(path, *rest, **options):
-        if str(path).startswith("/proc"):
-            raise FileNotFoundError(2, "No such file or directory", str(path))
-        return real_open(path, *rest, **options)
-
-    monkeypatch.setattr(builtins, "open", refuse)
-
-
 def cpuinfo(monkeypatch, text):
     monkeypatch.setattr(machine, "_read", lambda path: text if path == "/proc/cpuinfo" else None)
 
