@@ -189,9 +189,7 @@ def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
     """The part of a shard that describes its sequences, already sorted."""
     L, S, longest = cfg.segment_length, int(totals[which[0]]), int(lengths[which].max())
     num_active = [int((totals[which] > t).sum()) for t in range(S + 1)]
-    whole = np.array_equal(
-        which, np.arange(len(sequences))
-    )  # then the batch is one sorted shard, and nothing is copied
+    whole = np.array_equal(which, np.arange(len(sequences)))  # the batch is one sorted shard, and nothing is copied
     tokens = sequences[:, :longest] if whole else sequences[which, :longest]
     factors = np.zeros((S, len(which)), dtype=dtype)
     for b, total in enumerate(totals[which]):

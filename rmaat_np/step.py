@@ -52,10 +52,7 @@ def loss_and_grads(
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
     check_integer("workers", workers, 1)
     check_integer("replay_budget", replay_budget, 0)
-    check_config(cfg)
-    check_params(params, cfg)
-    check_dtypes(params)
-    sequences = check_tokens(tokens, cfg)
+    sequences = _check_inputs(params, cfg, tokens)
     labels = check_labels(labels, len(sequences) // (1 + cfg.pair), cfg)
     dropout = None
     if cfg.dropout > 0 and seed is not None and step is not None:
@@ -80,10 +77,7 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     Raises: InputError for params of another configuration, and for tokens that the configuration does not admit.
     """
     check_integer("workers", workers, 1)
-    check_config(cfg)
-    check_params(params, cfg)
-    check_dtypes(params)
-    sequences = check_tokens(tokens, cfg)
+    sequences = _check_inputs(params, cfg, tokens)
     count = len(sequences) // (1 + cfg.pair)
     phi_r, _ = prepare_phi_r(params, cfg)
     dtype = params["embed.token"].dtype
@@ -92,6 +86,14 @@ def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     for examples, found in _map_in_order(partial(shard_logits, params, phi_r), shards, workers):
         logits[backend.to_device(examples)] = found
     return logits
+
+
+def _check_inputs(params: dict, cfg: Config, tokens):
+    """-> the batch as `check_tokens` returns it. Raises: InputError for what does not fit the configuration."""
+    check_config(cfg)
+    check_params(params, cfg)
+    check_dtypes(params)
+    return check_tokens(tokens, cfg)
 
 
 def prepare_phi_r(params: dict, cfg: Config) -> tuple[list, list]:
