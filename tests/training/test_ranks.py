@@ -1,0 +1,54 @@
+"""Several processes train one model: their sums, to the last bit those of the ranks one after another."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import mpi, ranked_steps
+from helpers.checks import CFG, ragged_batch, random_params
+from helpers.twin import twin
+
+from rmaat_np.step import loss_and_grads
+from rmaat_np.training.ranks import ALONE
+
+SCRIPT = Path(ranked_steps.__file__)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_every_case_has_the_bits_of_its_twin(size):
+    """Three times each. With 2 and 3 ranks an Allreduce has the order of the ranks too: only 4 show a wrong one."""
+    code, out, err = mpi.run(size, "-m", "mpi4py", SCRIPT)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"{size} ranks: {name}" for name in ranked_steps.CASES]
+
+
+def step_of(**options):
+    return loss_and_grads(random_params(CFG, "float32"), CFG, *ragged_batch(CFG), **options)
+
+
+def twin_of(size, **options):
+    return twin(size, random_params(CFG, "float32"), CFG, *ragged_batch(CFG), **options)
+
+
+def test_as_many_shards_as_ranks_give_the_bits_of_as_many_workers():
+    ours, theirs = ranked_steps.bits(twin_of(2)), ranked_steps.bits(step_of(workers=2))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("size", "accumulate"), [(1, 2), (3, 1), (2, 4), (9, 1)])
+def test_other_divisions_differ_by_rounding_alone(size, accumulate):
+    loss, grads, stats = twin_of(size, accumulate=accumulate)
+    expected_loss, expected, expected_stats = step_of()
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    assert stats["accuracy"] == expected_stats["accuracy"]
+    for name, gradient in expected.items():
+        assert grads[name].dtype == gradient.dtype
+        np.testing.assert_allclose(grads[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_one_process_is_a_rank_alone():
+    assert ALONE.gather("x") == ["x"] and ALONE.broadcast("x") == "x" and ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.first_alone(lambda: 3) == ALONE.from_first(lambda: 3) == 3
+    said = []
+    assert ALONE.leave(0, lambda: said.append(1)) == 0 and said == []
+    assert ALONE.leave(2, lambda: said.append(1)) == 2 and said == [1]
