@@ -14,6 +14,7 @@ from ..system.machine import default_workers
 from ..system.terminal import Parser, showable
 from ..training import settings
 from ..training.execution import Execution
+from ..training.ranks import ALONE, Ranks
 
 _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
@@ -21,15 +22,19 @@ DATA_DIR = Path("data")
 _SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line, and in `words` its words. argparse refuses unknown options with exit code 2."""
+def parse_arguments(argv: list[str] | None = None, ranks: Ranks = ALONE) -> argparse.Namespace:
+    """The command line, in `words` its words, and in `ranks` the processes that were started with it.
+
+    argparse refuses unknown options with exit code 2.
+    """
     parser = Parser(prog="run_lra.py", description=_DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
-    _add_computing(parser.add_argument_group("how to compute"))
+    workers = min(ranks.gather(max(1, default_workers() // ranks.on_this_machine)))  # the same on all machines
+    _add_computing(parser.add_argument_group("how to compute"), workers)
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(words, argparse.Namespace(words=words))
+    arguments = parser.parse_args(words, argparse.Namespace(words=words, ranks=ranks))
     for name in ("resume", "eval", "check_data"):  # argparse's own groups of this kind cannot span two headings
         if arguments.out is not None and getattr(arguments, name):
             parser.error(f"argument {option(name)}: not allowed with argument --out")
@@ -51,12 +56,13 @@ def _add_training(group) -> None:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
-def _add_computing(group) -> None:
+def _add_computing(group, workers: int) -> None:
     add = group.add_argument
     text = "where arrays live and are computed on; default numpy"
     add("--backend", choices=("numpy", "cupy"), default="numpy", help=text)
-    text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores"
-    add("--workers", type=int, default=default_workers(), help=text)
+    text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores, under mpiexec "
+    text += "a rank's part of them"
+    add("--workers", type=int, default=workers, help=text)
     text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay; default 0"
     add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
     add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
@@ -118,6 +124,9 @@ def check(arguments: argparse.Namespace) -> None:
         for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
+    for name in ("trace", "compare", "check_data"):
+        if arguments.ranks.size > 1 and getattr(arguments, name):
+            raise InputError(f"{option(name)} goes without mpiexec; start one process")
     if arguments.compare is not None:
         for name in ("model", "resume", "eval", "check_data", "detect_anomaly"):
             if getattr(arguments, name):
@@ -160,10 +169,17 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
     return words + ["--tf32"] * given["tf32"]
 
 
-def command(*words) -> str:
+def command(*words, ranks: Ranks = ALONE) -> str:
     """A call of run_lra.py that one can paste into a shell, in the folder where this process was started."""
-    given = [*_how_this_was_called(), *map(str, words)]
+    launcher = [_mpiexec(), "-n", str(ranks.size)] if ranks.size > 1 else []
+    given = [*launcher, *_how_this_was_called(), *map(str, words)]
     return subprocess.list2cmdline(given) if os.name == "nt" else " ".join(map(_quoted, given))
+
+
+def _mpiexec() -> str:
+    """The launcher beside this Python, which belongs to its mpi4py; where it is on the path, just by its name."""
+    beside, found = Path(sys.executable).with_name("mpiexec"), shutil.which("mpiexec")
+    return str(beside) if beside.exists() and (found is None or not beside.samefile(found)) else "mpiexec"
 
 
 def _how_this_was_called() -> list[str]:

@@ -4,8 +4,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# what asks a process to end, on this platform; SIGBREAK is the one that Windows sends from process to process
-_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+# what asks a process to end, on this platform; SIGBREAK is the one that Windows sends from process to process, SIGUSR1
+# the one that batch systems send before a job's time is over, and the one that Open MPI's mpiexec hands on in peace
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)]
 
 
 def handle_stops() -> None:

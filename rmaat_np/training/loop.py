@@ -7,9 +7,11 @@ is told what happens.
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,8 @@ from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
 from .inputs import check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
-from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
+from .ranks import ALONE, Ranks
+from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, shared, write_config
 
 EVALUATION_BATCH = 128  # rows
 
@@ -57,25 +60,39 @@ def ignore(_: object) -> None:
 
 
 def evaluate(
-    params: dict, cfg: Config, split: Split, workers: int = 1, should_stop: Callable[[], bool] = never
+    params: dict,
+    cfg: Config,
+    split: Split,
+    workers: int = 1,
+    should_stop: Callable[[], bool] = never,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}
 
-    should_stop: asked before every batch
+    should_stop: asked before every batch, on all ranks with the same answer
+    ranks: each computes whole batches; their results are added in the order of the batches, as one process adds them
     Raises: Interrupted if should_stop says so.
     """
     order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
+    batches = [order[start : start + EVALUATION_BATCH] for start in range(0, len(order), EVALUATION_BATCH)]
     loss = correct = 0.0
-    for start in range(0, len(order), EVALUATION_BATCH):
+    for first in range(0, len(batches), ranks.size):
         if should_stop():
             raise Interrupted
-        tokens, labels = split.batch(order[start : start + EVALUATION_BATCH])
-        logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
-        loss -= likelihood.sum()
-        correct += (logits.argmax(axis=1) == labels).sum()
+        mine = batches[first + ranks.rank : first + ranks.rank + 1]  # one; at the end perhaps none
+        found = [_score(params, cfg, *split.batch(rows), workers) for rows in mine]
+        for batch_loss, batch_correct in chain.from_iterable(ranks.gather(found)):
+            loss += batch_loss
+            correct += batch_correct
     return {"loss": float(loss / len(split)), "accuracy": float(correct / len(split))}
+
+
+def _score(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarray, workers: int):
+    """A batch of an evaluation. -> the sum of the rows' cross-entropies, the number of right answers"""
+    logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
+    return -likelihood.sum(), (logits.argmax(axis=1) == labels).sum()
 
 
 def train(
@@ -91,7 +108,8 @@ def train(
     """Train a run to its last step, test it, write result.json and curve.png. -> what result.json holds
 
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
-    metrics; report: told a line of text for every validation; warn: told a line about what was found damaged
+    metrics; report: told a line of text for every validation; warn: told a line about what was found damaged or changed
+    A run with several ranks is trained by all of them in the same call, and rank 0 alone writes.
     Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
         InputError for data that the model cannot read, or that are others than those that the run began with, and for
         an execution that is not active; WriteError if a file cannot be written.
@@ -103,8 +121,10 @@ def train(
     found = fingerprint(dataset)
     check_same(run.data, found, run.folder)
     run.data = found
-    with only_process(run.folder):
-        lost = begin(run)
+    should_stop = partial(_agree, run.ranks, should_stop)
+    _note_division(run, execution, warn)
+    with ExitStack() as stack:
+        lost = run.ranks.from_first(partial(_take_over, run, stack))
         if lost:
             metrics = run.folder / "metrics.jsonl"
             warn(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them")
@@ -121,6 +141,26 @@ def train(
             raise Interrupted(run.progress.step, run.folder) from None
 
 
+def _agree(ranks: Ranks, should_stop: Callable[[], bool]) -> bool:
+    """Does should_stop ask any rank to stop? All ranks get the same answer, and so they stop after the same step."""
+    return ranks.any(should_stop())
+
+
+def _note_division(run: Run, execution: Execution, warn: Callable) -> None:
+    """Say if the run's batches were divided otherwise before, and keep how they are divided from here on."""
+    before, now = run.divided, {"ranks": run.ranks.size, "workers": execution.workers, "accumulate": 1}
+    if before and before != now:
+        told = [", ".join(f"{name} {count}" for name, count in division.items()) for division in (before, now)]
+        warn(f"{run.folder}: was computed with {told[0]}, goes on with {told[1]}; equal but for rounding")
+    run.divided = now
+
+
+def _take_over(run: Run, stack: ExitStack) -> int:
+    """Lock the run's folder until `stack` is closed, then as `begin`."""
+    stack.enter_context(only_process(run.folder))
+    return begin(run)
+
+
 def begin(run: Run) -> int:
     """Bring the folder to the state of the run, at whatever moment the process before this one was killed.
 
@@ -134,9 +174,9 @@ def begin(run: Run) -> int:
     if run.progress.step == 0:
         if last.exists() and load_run(last).progress.step > 0:  # another process came first
             refuse_to_overwrite(run.folder)
-        run.save("last.npz")  # from here on there is something to go on with
+        run.write("last.npz")  # from here on there is something to go on with
     elif run.progress.best_step == run.progress.step:
-        run.save("best.npz")  # a kill may have come between last.npz and best.npz
+        run.write("best.npz")  # a kill may have come between last.npz and best.npz
     elif run.progress.best_step and not best.exists():
         raise InputError(f"{best}: is missing; put it back, or start a new run")
     lost = run.progress.step - trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
@@ -162,22 +202,31 @@ def _train_steps(
                 return
             tokens, labels = next(batches)
             row = train_step(run, tokens, labels, execution)
-            append_metrics(run.folder / "metrics.jsonl", row)
+            if run.ranks.rank == 0:
+                append_metrics(run.folder / "metrics.jsonl", row)
             on_step(row)
 
 
 def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution) -> dict:
-    """One step: gradients and update. Waits for the device once. -> the step's line of metrics
+    """One step: gradients and update. One rank waits for the device once. -> the step's line of metrics
 
     Shapes: tokens, labels as from `Split.batch`
     Raises: Diverged before the update, with the state in diverged.npz.
     """
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
     compute = partial(loss_and_grads, run.params, run.cfg, tokens, labels, train.method, train.seed, step)
-    loss, grads, stats = compute(workers=execution.workers, replay_budget=execution.replay_budget)
+    ways: dict[str, Any] = {
+        "workers": execution.workers,
+        "replay_budget": execution.replay_budget,
+        "share": run.ranks.share,
+    }
+    loss, grads, stats = compute(**ways)
     norm = global_norm(grads)
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
-    numbers = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
+    numbers = list(map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm]))))
+    if run.ranks.size > 1:  # the norm of another machine's BLAS may differ in its last bit
+        numbers = run.ranks.broadcast(numbers)
+        norm = backend.xp.asarray(numbers[-1], dtype=norm.dtype)
     row = {"step": step + 1} | dict(zip(("loss", "accuracy", "grad_norm"), numbers, strict=True))
     if not np.isfinite(row["loss"] + row["grad_norm"]):
         raise diverged(run, row, grads, compute if execution.detect_anomaly else None)
@@ -194,10 +243,11 @@ def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Exec
 def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, report: Callable) -> None:
     """Evaluate on the validation split, remember the best, save, and report."""
     progress = run.progress
-    scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop)
+    scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop, run.ranks)
     _check_healthy(run, scores["loss"])
     row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
-    append_metrics(run.folder / "metrics.jsonl", row, sync=True)
+    if run.ranks.rank == 0:
+        append_metrics(run.folder / "metrics.jsonl", row, sync=True)
     progress.validated = progress.step
     if scores["accuracy"] > progress.best_accuracy:
         progress.best_accuracy, progress.best_step = scores["accuracy"], progress.step
@@ -225,14 +275,14 @@ def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -
 
     Raises: InputError if best.npz is of another step than the run's best; Interrupted if should_stop says so.
     """
-    best_run = load_run(run.folder / "best.npz")
+    best_run = shared(run.ranks, lambda: load_run(run.folder / "best.npz"))
     if best_run.progress.step != run.progress.best_step:
         raise InputError(
             f"{run.folder / 'best.npz'}: is of step {best_run.progress.step}, the best was step "
             f"{run.progress.best_step}; put that one back, or start a new run"
         )
-    last = evaluate(run.params, run.cfg, dataset.test, workers, should_stop)
-    best = evaluate(best_run.params, run.cfg, dataset.test, workers, should_stop)
+    last = evaluate(run.params, run.cfg, dataset.test, workers, should_stop, run.ranks)
+    best = evaluate(best_run.params, run.cfg, dataset.test, workers, should_stop, run.ranks)
     shares = np.bincount(dataset.test.labels, minlength=dataset.num_classes) / len(dataset.test)
     progress, settings = run.progress, run.settings
     return {
@@ -273,6 +323,7 @@ def measurements(run: Run, trained: int, peak: int | None) -> dict:
 
 def finish(run: Run, result: dict) -> dict:
     """Write result.json, and the picture curve.png if it can be drawn. -> the result"""
-    write_text(run.folder / "result.json", json.dumps(result, indent=1))
-    draw_curve(run.folder)
+    if run.ranks.rank == 0:
+        write_text(run.folder / "result.json", json.dumps(result, indent=1))
+        draw_curve(run.folder)
     return result

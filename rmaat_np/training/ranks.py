@@ -8,6 +8,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,22 @@ def launched() -> tuple[int, int]:
 
 def patience(rank: int) -> float:
     """Seconds that a rank which failed leaves to those before it, so that one of them speaks and not all: 0 .. 4."""
-    return min(0.2 * rank, 4.0)
+    return min(0.5 * rank, 4.0)
+
+
+def wait_for_rank_0() -> None:
+    """Let another process say first what is wrong. The launcher may end this one meanwhile."""
+    time.sleep(patience(launched()[0]))
+
+
+def give_up(code: int) -> None:
+    """Ask MPICH's launcher to end all that it started: it would wait for a process that ended before it began MPI.
+
+    Other launchers end the others when a process ends with an error.
+    """
+    with suppress(KeyError, ValueError, OSError):
+        request = f"cmd=init pmi_version=1 pmi_subversion=1\ncmd=abort exitcode={code}\n"
+        os.write(int(os.environ["PMI_FD"]), request.encode())
 
 
 def join() -> Ranks:

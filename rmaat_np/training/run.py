@@ -5,20 +5,23 @@ A checkpoint stands alone: it is read without the presets, models and tasks that
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from .. import backend
 from ..config import Config, check_fields
 from ..data.dataset import Dataset
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from .inputs import read_fingerprint
+from .ranks import ALONE, Ranks
 from .settings import Settings, TrainConfig
 
+DIVISION = ("ranks", "workers", "accumulate")  # what divides a batch, three whole numbers
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
 
 
@@ -50,6 +53,8 @@ class Run:
     """A run in memory. Data order and dropout masks are functions of seed and step, so this is all its state.
 
     data: the fingerprint of the data that it began with; empty until the first step, and in older checkpoints
+    divided: among how many "ranks", "workers" and parts of "accumulate" its batches were; empty as data is
+    ranks: the processes that train it together, as this one of them sees them
     """
 
     folder: Path
@@ -59,32 +64,39 @@ class Run:
     state: dict
     progress: Progress
     data: dict = field(default_factory=dict)
+    divided: dict = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
         record = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
-        return record | ({"data": self.data} if self.data else {})
+        known = {"data": self.data, "divided": self.divided}
+        return record | {name: value for name, value in known.items() if value}
 
     def check_saveable(self) -> None:
         """Refuse what a checkpoint could not give back. Raises: InputError naming the field or the parameter."""
         record = self.record()
-        for name, value in _leaves(record):
+        for name, value in leaves(record):
             if not _survives_json(value):
                 raise InputError(f"{name} is {value!r}, which a checkpoint cannot hold; use a number, a truth or text")
         _read_record(record)
         check_checkpoint(self.folder, self.params, self.state, self.cfg, self.settings.train.dtype)
 
     def save(self, name: str) -> None:
+        """All ranks together: rank 0 writes, and the others wait until that is done. Raises: as `write`, on all."""
+        self.ranks.from_first(lambda: self.write(name))
+
+    def write(self, name: str) -> None:
         """Write everything to a checkpoint in the run's folder. Raises: as `check_saveable`; WriteError."""
         self.check_saveable()
         save_checkpoint(self.folder / name, self.params, self.state, self.record())
 
 
-def _leaves(record: dict, path: str = "") -> Iterator[tuple[str, object]]:
+def leaves(record: dict, path: str = "") -> Iterator[tuple[str, object]]:
     """The values of nested dicts, each with its name, as "settings.train.lr"."""
     for name, value in record.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{name}.")
+            yield from leaves(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
 
@@ -97,7 +109,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
+def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict, dict]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -109,7 +121,14 @@ def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
     for name, value in settings.fields.items():
         if value != getattr(cfg, name):
             raise InputError(f"{name} is {value!r} in the settings and {getattr(cfg, name)!r} in the configuration")
-    return settings, cfg, progress, read_fingerprint(record.get("data", {}))
+    return settings, cfg, progress, read_fingerprint(record.get("data", {})), _read_division(record.get("divided", {}))
+
+
+def _read_division(record: object) -> dict[str, int]:
+    """How a run's batches were divided; older checkpoints do not hold it. Raises: InputError for anything else."""
+    if not isinstance(record, dict) or set(record) not in (set(), set(DIVISION)):
+        raise InputError(f"divided is {record!r:.80}, but it must tell of {', '.join(DIVISION)}")
+    return {name: check_integer(name, value, 1) for name, value in record.items()}
 
 
 def new_run(folder: str | Path, settings: Settings, dataset: Dataset, *, numbered: bool = False) -> Run:
@@ -180,10 +199,24 @@ def load_run(path: str | Path) -> Run:
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, record = load_checkpoint(path)
     try:
-        settings, cfg, progress, data = _read_record(record)
+        settings, cfg, progress, data, divided = _read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    return Run(path.parent, settings, cfg, params, state, progress, data)
+    return Run(path.parent, settings, cfg, params, state, progress, data, divided)
+
+
+def shared(ranks: Ranks, make: Callable[[], Run]) -> Run:
+    """The run that make() starts or loads on rank 0, on every rank. Raises: the InputError of make(), on every rank."""
+    if ranks.size == 1:
+        return make()
+    run = ranks.from_first(lambda: _moved(make(), backend.to_host))
+    return replace(_moved(run, backend.to_device), ranks=ranks)
+
+
+def _moved(run: Run, move: Callable) -> Run:
+    """The run with all its arrays moved to the host or the device."""
+    state = {moment: {name: move(array) for name, array in values.items()} for moment, values in run.state.items()}
+    return replace(run, params={name: move(array) for name, array in run.params.items()}, state=state)

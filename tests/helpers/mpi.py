@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,18 @@ def finish(job: subprocess.Popen, limit: float = LIMIT) -> tuple[int, str, str]:
     try:
         out, err = job.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        job.terminate()  # mpiexec hands it on to its ranks; after a kill they would stay
-        try:
-            job.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            job.kill()
+        end(job)
         pytest.fail(f"the job did not end within {limit} s")
     return job.returncode, out, err
+
+
+def end(job: subprocess.Popen) -> None:
+    """End a job that may hang. Two signals: mpiexec hands on the first, for which a rank may wait to save."""
+    for stop in (job.terminate, job.terminate, job.kill):
+        stop()
+        with suppress(subprocess.TimeoutExpired):
+            job.communicate(timeout=5)
+            return
 
 
 def run(ranks: int | list, *words, limit: float = LIMIT, **options) -> tuple[int, str, str]:

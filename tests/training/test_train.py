@@ -98,7 +98,7 @@ def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch
     accuracies = iter([0.1, 0.5, 0.3, 0.5])
     original, run = loop.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
 
-    def evaluate(params, cfg, split, workers, should_stop):
+    def evaluate(params, cfg, split, workers, should_stop, ranks):
         scores = original(params, cfg, split, workers)
         return scores | {"accuracy": next(accuracies)} if split is data.val else scores
 
