@@ -65,6 +65,8 @@ def _add_computing(group, workers: int) -> None:
     add("--workers", type=int, default=workers, help=text)
     text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay; default 0"
     add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
+    text = "compute a batch in K parts, one after another, for large batches in a small memory; default 1"
+    add("--accumulate", type=int, default=1, metavar="K", help=text)
     add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
     text = "name the operation when a loss or gradient is not finite"
     add("--detect-anomaly", action="store_true", help=text)
@@ -112,6 +114,8 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse values that are out of range, and options that do not go together. Raises: InputError naming them."""
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
+    if arguments.accumulate < 1:
+        raise InputError(f"--accumulate {arguments.accumulate}: must be at least 1")
     if not 0 <= arguments.replay_budget <= 1e9:
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MiB, from 0 to 1e9")
     if arguments.seeds is not None and arguments.compare is None:
@@ -121,6 +125,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:
+        if arguments.accumulate > 1:
+            raise InputError("--trace goes without --accumulate; it shows one part")
         for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
@@ -153,6 +159,7 @@ def execution_of(arguments: argparse.Namespace) -> Execution:
         replay_budget=int(arguments.replay_budget * 2**20),
         tf32=arguments.tf32,
         detect_anomaly=arguments.detect_anomaly,
+        accumulate=arguments.accumulate,
     )
 
 
@@ -163,7 +170,13 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
     """
     given = vars(arguments) | changes
     words = ["--workers", str(given["workers"])]
-    for name, default in (("data_dir", DATA_DIR), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
+    for name, default in (
+        ("data_dir", DATA_DIR),
+        ("cache_dir", None),
+        ("backend", "numpy"),
+        ("replay_budget", 0),
+        ("accumulate", 1),
+    ):
         if given[name] != default:
             words += [option(name), str(given[name])]
     return words + ["--tf32"] * given["tf32"]

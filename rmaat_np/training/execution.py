@@ -13,7 +13,8 @@ class Execution:
     """The ways of computing that are no part of a run's settings. `activate` sets this process up for them.
 
     backend "numpy" | "cupy"; workers: threads, a shard of the batch each; replay_budget: bytes that AMRB may keep per
-    worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges.
+    worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges;
+    accumulate: parts of a batch that are computed one after another and summed before the update.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -22,9 +23,10 @@ class Execution:
     replay_budget: int = 0
     tf32: bool = False
     detect_anomaly: bool = False
+    accumulate: int = 1
 
     def __post_init__(self):
-        check_fields(self, {"workers": 1, "replay_budget": 0}, {"backend": ("numpy", "cupy")})
+        check_fields(self, {"workers": 1, "replay_budget": 0, "accumulate": 1}, {"backend": ("numpy", "cupy")})
         if self.tf32 and self.backend != "cupy":
             raise InputError("tf32 is true, but backend numpy has no TF32; choose backend cupy, or leave tf32 out")
 

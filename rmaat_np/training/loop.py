@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -147,12 +146,16 @@ def _agree(ranks: Ranks, should_stop: Callable[[], bool]) -> bool:
 
 
 def _note_division(run: Run, execution: Execution, warn: Callable) -> None:
-    """Say if the run's batches were divided otherwise before, and keep how they are divided from here on."""
-    before, now = run.divided, {"ranks": run.ranks.size, "workers": execution.workers, "accumulate": 1}
-    if before and before != now:
+    """Say if the run's batches were divided otherwise before, and keep how they are divided from here on.
+
+    Of a process that always trained alone, in one part, another number of workers is no news.
+    """
+    now = {"ranks": run.ranks.size, "workers": execution.workers, "accumulate": execution.accumulate}
+    before, run.divided = run.divided, now
+    several = any(division["ranks"] * division["accumulate"] > 1 for division in (before, now) if division)
+    if before and before != now and several:
         told = [", ".join(f"{name} {count}" for name, count in division.items()) for division in (before, now)]
         warn(f"{run.folder}: was computed with {told[0]}, goes on with {told[1]}; equal but for rounding")
-    run.divided = now
 
 
 def _take_over(run: Run, stack: ExitStack) -> int:
@@ -215,12 +218,8 @@ def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Exec
     """
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
     compute = partial(loss_and_grads, run.params, run.cfg, tokens, labels, train.method, train.seed, step)
-    ways: dict[str, Any] = {
-        "workers": execution.workers,
-        "replay_budget": execution.replay_budget,
-        "share": run.ranks.share,
-    }
-    loss, grads, stats = compute(**ways)
+    ways = {name: getattr(execution, name) for name in ("workers", "replay_budget", "accumulate")}
+    loss, grads, stats = compute(**ways, share=run.ranks.share)
     norm = global_norm(grads)
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
     numbers = list(map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm]))))

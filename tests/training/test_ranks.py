@@ -4,15 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import mpi, ranked_steps
+from helpers import mpi, ranked_steps, strict_device
 from helpers.checks import CFG, ragged_batch, random_params
-from helpers.runs import start
+from helpers.runs import arrays_of, start
 from helpers.twin import twin
 
+from rmaat_np import Config, backend, init_params
 from rmaat_np.errors import InputError
 from rmaat_np.step import loss_and_grads
-from rmaat_np.training import ranks
+from rmaat_np.training import loop, ranks
 from rmaat_np.training.checkpoint import save_checkpoint
+from rmaat_np.training.execution import Execution
 from rmaat_np.training.ranks import ALONE, Ranks, check_alike, launched
 from rmaat_np.training.run import load_run
 
@@ -60,11 +62,11 @@ def test_one_process_is_a_rank_alone():
 
 
 @pytest.mark.parametrize(
-    "divided", [[], {"ranks": 2}, {"ranks": 0, "workers": 1, "accumulate": 1}, {"ranks": "2"}], ids=str
+    "divided", [{"x": 1}, {"ranks": 2}, {"ranks": 0, "workers": 1, "accumulate": 1}, {"ranks": "2"}], ids=str
 )
 def test_a_checkpoint_with_an_impossible_division_is_refused(tmp_path, data, divided):
     run = start(tmp_path / "run", data)
-    run.divided = divided or {"x": 1}
+    run.divided = divided
     save_checkpoint(run.folder / "last.npz", run.params, run.state, run.record())
     with pytest.raises(InputError, match="its settings are not readable"):
         load_run(run.folder)
@@ -97,3 +99,37 @@ def test_what_a_launcher_tells(monkeypatch, environment, found):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert launched() == found
+
+
+@pytest.mark.parametrize("device", [False, True], ids=["numpy", "stand-in"])
+def test_parts_one_after_another_need_less_memory(device):
+    """And change nothing but the rounding: with as many shards as workers had, they give the very bits."""
+    cfg = Config(**ranked_steps.SIZES)
+    module = (strict_device.module, "cupy") if device else (np, "numpy")
+    with backend.using(*module):
+        arguments = (init_params(cfg), cfg, *ranked_steps.batch(cfg, 16))
+        whole, parts = (loss_and_grads(*arguments, accumulate=count, seed=1, step=2) for count in (1, 4))
+        assert parts[2]["peak_cache_bytes"] < 0.4 * whole[2]["peak_cache_bytes"]
+        assert parts[2]["accuracy"] == whole[2]["accuracy"]
+        for name in whole[1]:
+            ours, theirs = (backend.to_host(found[1][name]) for found in (parts, whole))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6, err_msg=name)
+        if not device:
+            assert ranked_steps.bits(parts) == ranked_steps.bits(loss_and_grads(*arguments, workers=4, seed=1, step=2))
+
+
+def test_a_run_in_parts(tmp_path, data, whole):
+    """Its checkpoint remembers; going on without the parts is said."""
+    run = start(tmp_path / "run", data)
+    with pytest.raises(loop.Interrupted):
+        loop.train(run, data, Execution(accumulate=2), should_stop=lambda: run.progress.step == 7)
+    back, said = load_run(run.folder), []
+    assert back.divided == {"ranks": 1, "workers": 1, "accumulate": 2}
+    loop.train(back, data, warn=said.append)
+    assert said == [
+        f"{run.folder}: was computed with ranks 1, workers 1, accumulate 2, "
+        "goes on with ranks 1, workers 1, accumulate 1; equal but for rounding"
+    ]
+    ours, theirs = arrays_of(run.folder / "last.npz"), arrays_of(whole / "last.npz")
+    for name in (name for name in theirs if name.startswith("params/")):
+        np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4, err_msg=name)
