@@ -67,6 +67,8 @@ def _add_computing(group, workers: int) -> None:
     add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
     text = "compute a batch in K parts, one after another, for large batches in a small memory; default 1"
     add("--accumulate", type=int, default=1, metavar="K", help=text)
+    text = "under mpiexec: keep AdamW's state once in the whole job, and not once a rank; a little slower"
+    add("--divide-optimiser", action="store_true", help=text)
     add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
     text = "name the operation when a loss or gradient is not finite"
     add("--detect-anomaly", action="store_true", help=text)
@@ -124,6 +126,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
+    if arguments.divide_optimiser and arguments.ranks.size == 1:
+        raise InputError("--divide-optimiser goes with mpiexec; leave it out")
     if arguments.trace:
         if arguments.accumulate > 1:
             raise InputError("--trace goes without --accumulate; it shows one part")
@@ -160,6 +164,7 @@ def execution_of(arguments: argparse.Namespace) -> Execution:
         tf32=arguments.tf32,
         detect_anomaly=arguments.detect_anomaly,
         accumulate=arguments.accumulate,
+        divide_optimiser=arguments.divide_optimiser,
     )
 
 
@@ -179,7 +184,7 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
     ):
         if given[name] != default:
             words += [option(name), str(given[name])]
-    return words + ["--tf32"] * given["tf32"]
+    return words + [option(name) for name in ("divide_optimiser", "tf32") if given[name]]
 
 
 def command(*words, ranks: Ranks = ALONE) -> str:

@@ -14,7 +14,8 @@ class Execution:
 
     backend "numpy" | "cupy"; workers: threads, a shard of the batch each; replay_budget: bytes that AMRB may keep per
     worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges;
-    accumulate: parts of a batch that are computed one after another and summed before the update.
+    accumulate: parts of a batch that are computed one after another and summed before the update;
+    divide_optimiser: each rank updates its part of the parameters, so that AdamW's state exists once in the whole job.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -24,6 +25,7 @@ class Execution:
     tf32: bool = False
     detect_anomaly: bool = False
     accumulate: int = 1
+    divide_optimiser: bool = False
 
     def __post_init__(self):
         check_fields(self, {"workers": 1, "replay_budget": 0, "accumulate": 1}, {"backend": ("numpy", "cupy")})

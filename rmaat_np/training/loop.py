@@ -124,6 +124,8 @@ def train(
     _note_division(run, execution, warn)
     with ExitStack() as stack:
         lost = run.ranks.from_first(partial(_take_over, run, stack))
+        if execution.divide_optimiser:
+            run.divide_state()
         if lost:
             metrics = run.folder / "metrics.jsonl"
             warn(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them")
@@ -231,7 +233,11 @@ def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Exec
         raise diverged(run, row, grads, compute if execution.detect_anomaly else None)
     row["lr"] = learning_rate(step, train.steps, train.lr, train.warmup_steps)
     options = {"weight_decay": train.weight_decay, "clip_norm": train.clip_norm, "norm": norm}
-    adamw_step(run.params, grads, run.state, step, row["lr"], **options)
+    if run.state_divided:
+        adamw_step(run.ranks.own(run.params), run.ranks.own(grads), run.state, step, row["lr"], **options)
+        run.ranks.complete(run.params)
+    else:
+        adamw_step(run.params, grads, run.state, step, row["lr"], **options)
     run.progress.step += 1
     run.progress.seconds += time.perf_counter() - begun
     run.progress.tokens += int(np.count_nonzero(tokens))
@@ -262,7 +268,7 @@ def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
     Raises: Diverged if the validation loss, a parameter or the optimiser's state is not finite.
     """
     arrays = run.params | {f"{moment}/{name}": x for moment, values in run.state.items() for name, x in values.items()}
-    name = first_not_finite(arrays)
+    name = next(filter(None, run.ranks.gather(first_not_finite(arrays))), None)  # each rank has its part of the state
     if name is not None or not np.isfinite(val_loss):
         first = f"validation loss {val_loss}" if name is None else f"{name}, after the update"
         kept = "last.npz holds the state of the last save"

@@ -44,6 +44,17 @@ class Ranks:
         """The value of rank 0."""
         return value
 
+    def own(self, arrays: dict) -> dict:
+        """This rank's part of every array, to be changed in place: it updates that part of the parameters alone."""
+        return arrays
+
+    def complete(self, params: dict) -> None:
+        """Bring the parts that the other ranks updated into the parameters."""
+
+    def whole(self, parts: dict, params: dict) -> dict:
+        """The arrays of which every rank has its own part, on rank 0; they are shaped as params."""
+        return parts
+
     def leave(self, code: int, say: Callable[[], object]) -> int:
         """End the work. -> the exit code of all ranks
 
@@ -106,6 +117,38 @@ class MpiRanks(Ranks):
             total += part
         self.comm.Allgather(total, parts)
         return backend.to_device(parts.reshape(-1)[: flat.size])
+
+    def own(self, arrays: dict) -> dict:
+        """This rank's part of every array, none of them empty. Shapes: (...) -> flat views of 1 / size of it"""
+        return self._parts(arrays, self.rank)
+
+    def _parts(self, arrays: dict, rank: int) -> dict:
+        parts = {}
+        for name, array in arrays.items():
+            begin, end = (array.size * place // self.size for place in (rank, rank + 1))
+            if begin < end:
+                parts[name] = array.reshape(-1)[begin:end]
+        return parts
+
+    def complete(self, params: dict) -> None:
+        """Bring the parts that the other ranks updated into the parameters, in one message."""
+        parts = [self._parts(params, rank) for rank in range(self.size)]
+        counts = [sum(part.size for part in own.values()) for own in parts]
+        mine = backend.to_host(backend.xp.concatenate(list(parts[self.rank].values())))
+        flat = np.empty(sum(counts), dtype=mine.dtype)
+        self.comm.Allgatherv(mine, (flat, counts))
+        flat, start = backend.to_device(flat), 0
+        for part in (part for own in parts for part in own.values()):
+            part[...] = flat[start : start + part.size]
+            start += part.size
+
+    def whole(self, parts: dict, params: dict) -> dict:
+        """The arrays of which every rank has its own part, on rank 0; on the others their own parts as they are."""
+        found = self.comm.gather({name: backend.to_host(part) for name, part in parts.items()})
+        if found is None:
+            return parts
+        joined = {name: np.concatenate([own[name] for own in found if name in own]) for name in params}
+        return {name: backend.to_device(array.reshape(params[name].shape)) for name, array in joined.items()}
 
     def gather(self, value: Any) -> list:
         """The small values of all ranks, in their order."""

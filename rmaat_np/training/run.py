@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from .. import backend
 from ..config import Config, check_fields
 from ..data.dataset import Dataset
@@ -55,6 +57,7 @@ class Run:
     data: the fingerprint of the data that it began with; empty until the first step, and in older checkpoints
     divided: among how many "ranks", "workers" and parts of "accumulate" its batches were; empty as data is
     ranks: the processes that train it together, as this one of them sees them
+    state_divided: each rank holds its own part of state, and not all of it
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class Run:
     data: dict = field(default_factory=dict)
     divided: dict = field(default_factory=dict)
     ranks: Ranks = ALONE
+    state_divided: bool = False
 
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
@@ -84,7 +88,18 @@ class Run:
 
     def save(self, name: str) -> None:
         """All ranks together: rank 0 writes, and the others wait until that is done. Raises: as `write`, on all."""
-        self.ranks.from_first(lambda: self.write(name))
+        whole = self
+        if self.state_divided:
+            state = {moment: self.ranks.whole(parts, self.params) for moment, parts in self.state.items()}
+            whole = replace(self, state=state)
+        self.ranks.from_first(lambda: whole.write(name))
+
+    def divide_state(self) -> None:
+        """Keep this rank's part of the optimiser's state alone: from here on no rank holds all of it."""
+        if not self.state_divided:
+            parts = {moment: self.ranks.own(values) for moment, values in self.state.items()}
+            self.state = {moment: {name: part.copy() for name, part in own.items()} for moment, own in parts.items()}
+            self.state_divided = True
 
     def write(self, name: str) -> None:
         """Write everything to a checkpoint in the run's folder. Raises: as `check_saveable`; WriteError."""
@@ -213,7 +228,7 @@ def shared(ranks: Ranks, make: Callable[[], Run]) -> Run:
     if ranks.size == 1:
         return make()
     run = ranks.from_first(lambda: _moved(make(), backend.to_host))
-    return replace(_moved(run, backend.to_device), ranks=ranks)
+    return replace(_moved(run, lambda array: backend.to_device(np.ascontiguousarray(array))), ranks=ranks)
 
 
 def _moved(run: Run, move: Callable) -> Run:

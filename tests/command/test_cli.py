@@ -384,6 +384,7 @@ def test_other_data_end_nothing_that_was_finished(call, run, finished, monkeypat
         (("--lr", 0), ("lr", "above 0")),
         (("--preset", "huge"), ("--preset huge", "quick")),
         (("--workers", 0), ("--workers 0", "at least 1")),
+        (("--divide-optimiser",), ("--divide-optimiser goes with mpiexec",)),
         (("--accumulate", 0), ("--accumulate 0: must be at least 1",)),
         (("--accumulate", 2, "--trace"), ("--trace goes without --accumulate",)),
         (("--replay-budget", -1), ("--replay-budget -1", "from 0 to")),

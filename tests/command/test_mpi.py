@@ -71,6 +71,20 @@ def test_two_ranks_write_the_run_of_their_twin(tmp_path, whole):
     assert "2 ranks, each with 1 worker" in out
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_divided_optimiser_changes_no_bit(tmp_path, ranks):
+    """Nor does a stop under way: a checkpoint holds the whole state, and any other job goes on with it."""
+    expected, out = tmp_path / "whole", tmp_path / "divided"
+    assert job(expected, ranks=ranks)[0] == 0
+    code, _, err = job(out, 1, "stop", 7, 0, ranks=ranks, more=["--divide-optimiser"])
+    assert code == 143 and err.rstrip().endswith("--divide-optimiser")
+    words = ["--workers", 1, "--resume", out, "--divide-optimiser"]
+    code, _, err = mpi.run(ranks, FAULTY, 0, "stop", 5, 0, *words)
+    assert code == 143, err
+    assert go_on(out, ranks)[0] == 0
+    assert_equal_runs(out, expected)
+
+
 def test_metrics_of_evaluations_are_those_of_one_process(tmp_path, whole):
     """The ranks evaluate whole batches, and add them as one process does."""
     code, out, err = mpi.run(3, FAULTY, *NO_FAULT, "--workers", 1, "--eval", whole / "best.npz")

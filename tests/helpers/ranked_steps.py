@@ -16,6 +16,7 @@ from helpers import strict_device  # noqa: E402
 from helpers.twin import twin  # noqa: E402
 
 from rmaat_np import Config, backend, init_params  # noqa: E402
+from rmaat_np.optim import adamw_init, adamw_step  # noqa: E402
 from rmaat_np.step import loss_and_grads  # noqa: E402
 from rmaat_np.training.ranks import join  # noqa: E402
 
@@ -69,6 +70,26 @@ def compare(ranks, case: dict) -> None:
         assert bits(loss_and_grads(*arguments, **options, share=ranks.share)) == expected
 
 
+def check_parts(ranks) -> None:
+    """AdamW on the ranks' own parts: the parameters of the whole update on every rank, the state on rank 0."""
+    params = init_params(Config(**SIZES))
+    grads = {name: array * 0.1 for name, array in params.items()}
+    expected, state = {name: array.copy() for name, array in params.items()}, adamw_init(params)
+    parts = {moment: {name: x.copy() for name, x in ranks.own(values).items()} for moment, values in state.items()}
+    held = sum(array.size for array in parts["m"].values())
+    assert held <= sum(array.size // ranks.size + 1 for array in params.values())
+    for step in range(3):
+        norm = adamw_step(expected, grads, state, step, 0.01)
+        adamw_step(ranks.own(params), ranks.own(grads), parts, step, 0.01, norm=norm)
+        ranks.complete(params)
+    whole = {moment: ranks.whole(values, params) for moment, values in parts.items()}
+    for name, array in params.items():
+        assert backend.to_host(array).tobytes() == backend.to_host(expected[name]).tobytes()
+        for moment in ("m", "v") if ranks.rank == 0 else ():
+            found = backend.to_host(whole[moment][name])
+            np.testing.assert_array_equal(found, backend.to_host(state[moment][name]))
+
+
 def main() -> None:
     """All cases."""
     ranks = join()
@@ -78,6 +99,9 @@ def main() -> None:
             compare(ranks, case)
         if ranks.rank == 0:
             print(f"{ranks.size} ranks: {name}")
+    with backend.using(strict_device.module):
+        check_parts(ranks)
+    check_parts(ranks)
     sums = [np.random.default_rng(rank).standard_normal(1001).astype("float32") for rank in range(ranks.size)]
     assert ranks.sum(sums[ranks.rank]).tobytes() == list(itertools.accumulate(sums))[-1].tobytes()
 
