@@ -48,7 +48,7 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
     Raises: InputError, also for options that contradict the checkpoint.
     """
     execution = options.execution_of(arguments)
-    activate(execution)
+    activate(execution, arguments.ranks)
     run = runs.shared(arguments.ranks, lambda: runs.load_run(checkpoint))
     _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
@@ -83,7 +83,7 @@ def train(arguments: argparse.Namespace) -> int:
     """Start a new run, and train it to its end."""
     chosen, execution = chosen_settings(arguments), options.execution_of(arguments)
     execution.check_dtype(chosen.train.dtype)
-    activate(execution)
+    activate(execution, arguments.ranks)
     dataset = _load_alike(chosen, arguments)
     folder = arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     numbered = arguments.out is None
@@ -117,6 +117,7 @@ def _announcement(run: runs.Run, arguments: argparse.Namespace) -> str:
         f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
         f"{f'{ranks} ranks, each with ' * (ranks > 1)}{arguments.workers} worker{'s' * (arguments.workers > 1)}, "
         f"{run.cfg.num_segments} segments of {run.cfg.segment_length} tokens"
+        + (f"\n  {arguments.ranks.way}" if arguments.ranks.way else "")
     )
 
 

@@ -6,6 +6,7 @@ from .. import backend
 from ..config import check_fields
 from ..errors import InputError
 from ..system.machine import keep_freed_memory
+from .ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Execution:
 DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs
 
 
-def activate(execution: Execution) -> None:
+def activate(execution: Execution, ranks: Ranks = ALONE) -> None:
     """Set this process up to compute that way. For a program to call once, before its first array.
 
-    Raises: BackendError with reason and remedy if the backend cannot be used here.
+    ranks: each takes a card of its own, if cards compute
+    Raises: BackendError with reason and remedy if the backend cannot be used here; InputError for too few cards.
     """
     backend.use(execution.backend)
+    ranks.take_card()
     keep_freed_memory()
     if execution.tf32:
         backend.allow_tf32()

@@ -30,11 +30,16 @@ class Ranks:
     """One process that trains alone: what `MpiRanks` does with several is done with one.
 
     rank 0 .. size - 1; local: the rank among those of this machine; on_this_machine: how many those are
+    way: how the sums of cards travel, in words; empty without cards
     """
 
     rank = local = 0
     size = on_this_machine = 1
     share: Share = WHOLE_BATCH
+    way = ""
+
+    def take_card(self) -> None:
+        """Let this rank compute on a card of its own, if cards compute."""
 
     def gather(self, value: Any) -> list:
         """The small values of all ranks, in their order."""
@@ -100,13 +105,43 @@ class MpiRanks(Ranks):
         machine = comm.Split_type(split_type)
         self.local, self.on_this_machine = machine.Get_rank(), machine.Get_size()
         self.share = Share(self.rank, self.size, self.sum)
+        self.nccl: Any = None
+
+    def take_card(self) -> None:
+        """Let this rank compute on a card of its own, if cards compute, and use NCCL if all ranks can.
+
+        Raises: InputError on all ranks, if there are not enough cards on a machine or if NCCL cannot begin.
+        """
+        if backend.name == "numpy":
+            return
+        cuda = backend.xp.cuda
+        cards = cuda.runtime.getDeviceCount()
+        if any(self.gather(self.on_this_machine > cards)):
+            raise InputError(f"{self.on_this_machine} ranks on a machine with {cards} cards; start one rank for a card")
+        cuda.Device(self.local).use()
+        usable, reason = _usable_nccl()
+        reasons = [found for found in self.gather(reason) if found]
+        if reasons:
+            self.way = f"sums of gradients go through host buffers and MPI: {reasons[0]}"
+            return
+        try:
+            self.nccl = usable(self.size, self.rank, use_mpi=True)
+        except Exception as error:  # NCCL's own errors, which CuPy alone can name
+            raise InputError(f"NCCL cannot begin ({error}); look after the driver, or use --backend numpy") from None
+        self.way = "sums of gradients go from card to card by NCCL, in an order of its own"
 
     def sum(self, flat):
         """The sum of the ranks' arrays, added in the order of the ranks: the same bits in every run, with every MPI.
 
         Each rank adds one slice of all arrays. `Allreduce` would choose the order of the sum by itself.
-        The arrays go through the host: these MPI libraries know no CUDA. Shapes: (n,) -> (n,), where arrays live
+        NCCL, where cards have it, keeps an order of its own. Else arrays on a card go through the host: the MPI
+        libraries of the package index know no CUDA.
+        Shapes: (n,) -> (n,), where arrays live
         """
+        if self.nccl is not None:
+            total = backend.xp.empty_like(flat)
+            self.nccl.all_reduce(flat, total)
+            return total
         flat = backend.to_host(flat)
         parts = np.zeros((self.size, -(-flat.size // self.size)), dtype=flat.dtype)
         parts.reshape(-1)[: flat.size] = flat
@@ -228,6 +263,18 @@ def join() -> Ranks:
             f"another MPI ({library}); use the mpiexec of that MPI, which pip puts beside python"
         )
     return MpiRanks(MPI.COMM_WORLD, MPI.COMM_TYPE_SHARED)
+
+
+def _usable_nccl() -> tuple[Any, str]:
+    """CuPy's class for NCCL, and the empty string; or None, and why there is none."""
+    # Sums that the switch makes differ from call to call (github.com/NVIDIA/nccl, issue 1497).
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    try:
+        from cupy.cuda import nccl
+        from cupyx.distributed import NCCLBackend
+    except Exception as error:  # not installed, or a broken installation, which can raise anything
+        return None, f"CuPy's NCCL cannot be imported ({error})"
+    return (NCCLBackend, "") if nccl.available else (None, "this CuPy was built without NCCL")
 
 
 def check_alike(ranks: Ranks, mine: dict) -> None:

@@ -228,6 +228,33 @@ def test_another_number_of_ranks_goes_on_within_rounding_and_says_so(tmp_path, w
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4, err_msg=name)
 
 
+# cards
+
+
+@pytest.mark.parametrize(
+    ("nccl", "said"),
+    [
+        (0, "sums of gradients go through host buffers and MPI: this CuPy was built without NCCL"),
+        (1, "sums of gradients go from card to card by NCCL, in an order of its own"),
+    ],
+)
+def test_each_rank_computes_on_its_own_card(tmp_path, nccl, said):
+    """On the stand-in for CuPy: the whole path, and which way the sums take is said."""
+    out = tmp_path / "run"
+    code, told, err = job(out, "all", "cards", 3, nccl, ranks=3, more=["--backend", "cupy", "--divide-optimiser"])
+    assert (code, err) == (0, "")
+    assert said in told and "backend cupy, 3 ranks" in told
+    assert job(tmp_path / "host", ranks=3)[0] == 0
+    ours, theirs = arrays_of(out / "last.npz"), arrays_of(tmp_path / "host" / "last.npz")
+    for name in (name for name in theirs if name.startswith("params/")):
+        np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4, err_msg=name)
+
+
+def test_more_ranks_than_cards_are_refused(tmp_path):
+    code, _, err = job(tmp_path / "run", "all", "cards", 1, 0, more=["--backend", "cupy"])
+    assert code == 2 and "2 ranks on a machine with 1 cards; start one rank for a card" in one_line(err)
+
+
 # refusals
 
 

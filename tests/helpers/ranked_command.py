@@ -2,7 +2,8 @@
 
 On that rank alone, at the COUNT-th EVENT: those of interrupted_run.py end the process by SIGKILL after DELAY seconds.
 "raise", "exit" and "disk full" do what they say in the COUNT-th training step; "stop" is a SIGTERM to that rank alone.
-"missing": mpi4py cannot be imported. The evaluations have batches of 8 rows; the probe 64 rows.
+"missing": mpi4py cannot be imported. "cards": --backend cupy gets the stand-in, with COUNT cards,
+and NCCL if DELAY is 1. The evaluations have batches of 8 rows; the probe 64 rows.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from helpers import interrupted_run  # noqa: E402
+from helpers import cards, interrupted_run  # noqa: E402
 
 import run_lra  # noqa: E402
 from rmaat_np.command import actions  # noqa: E402
@@ -39,6 +40,8 @@ def prepare(event: str, count: int, delay: str) -> None:
         interrupted_run.plant(event, count, delay)
     elif event == "missing":
         sys.modules["mpi4py"] = None
+    elif event == "cards":
+        cards.install(count, nccl=delay == "1")
     elif event in ("raise", "exit", "disk full", "stop"):
         loop.train_step = interrupted_run.counted(loop.train_step, count, lambda *_: fail(event))
 
