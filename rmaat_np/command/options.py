@@ -14,7 +14,7 @@ from ..system.machine import default_workers
 from ..system.terminal import Parser, showable
 from ..training import settings
 from ..training.execution import Execution
-from ..training.ranks import ALONE, Ranks
+from ..training.ranks import ALONE, Ranks, mpiexec
 
 _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
@@ -189,15 +189,9 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
 
 def command(*words, ranks: Ranks = ALONE) -> str:
     """A call of run_lra.py that one can paste into a shell, in the folder where this process was started."""
-    launcher = [_mpiexec(), "-n", str(ranks.size)] if ranks.size > 1 else []
+    launcher = [mpiexec(), "-n", str(ranks.size)] if ranks.size > 1 else []
     given = [*launcher, *_how_this_was_called(), *map(str, words)]
     return subprocess.list2cmdline(given) if os.name == "nt" else " ".join(map(_quoted, given))
-
-
-def _mpiexec() -> str:
-    """The launcher beside this Python, which belongs to its mpi4py; where it is on the path, just by its name."""
-    beside, found = Path(sys.executable).with_name("mpiexec"), shutil.which("mpiexec")
-    return str(beside) if beside.exists() and (found is None or not beside.samefile(found)) else "mpiexec"
 
 
 def _how_this_was_called() -> list[str]:

@@ -4,6 +4,7 @@ MPI calls a process a rank. Every rank holds all the parameters and computes its
 """
 
 import os
+import shutil
 import sys
 import time
 import zlib
@@ -239,6 +240,12 @@ def give_up(code: int) -> None:
     with suppress(KeyError, ValueError, OSError):
         request = f"cmd=init pmi_version=1 pmi_subversion=1\ncmd=abort exitcode={code}\n"
         os.write(int(os.environ["PMI_FD"]), request.encode())
+
+
+def mpiexec() -> str:
+    """The launcher beside this Python, which belongs to its mpi4py; just its name, if the path leads to it."""
+    beside, found = Path(sys.executable).with_name("mpiexec"), shutil.which("mpiexec")
+    return str(beside) if beside.exists() and (found is None or not beside.samefile(found)) else "mpiexec"
 
 
 def join() -> Ranks:
