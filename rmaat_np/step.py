@@ -156,7 +156,7 @@ def _map_in_order(function: Callable, shards: list[Shard], workers: int) -> Iter
     if workers == 1 or len(shards) == 1 or sys.gettrace() is not None or sys.getprofile() is not None:
         yield from map(function, shards)
         return
-    with ThreadPoolExecutor(min(workers, len(shards))) as pool:
+    with backend.one_blas_thread(), ThreadPoolExecutor(min(workers, len(shards))) as pool:
         try:
             results = pool.map(function, shards)  # submits them all, which starts the threads
         except RuntimeError as error:  # "can't start new thread"

@@ -25,7 +25,7 @@ from ..system import machine
 from ..system.files import only_process, write_text
 from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
-from .inputs import check_dataset, check_same, fingerprint
+from .inputs import check_codec, check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
 
@@ -100,6 +100,7 @@ def train(
         raise InputError(f"execution has backend {execution.backend}, but {backend.name} computes; activate it first")
     execution.check_dtype(run.settings.train.dtype)
     check_dataset(dataset, run.cfg)
+    check_codec(run.codec, dataset, run.folder)
     found = fingerprint(dataset)
     check_same(run.data, found, run.folder)
     run.data = found

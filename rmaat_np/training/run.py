@@ -8,16 +8,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..config import Config, check_fields
 from ..data.dataset import Dataset
+from ..data.own.codec import Codec
 from ..errors import InputError
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
-from .inputs import read_fingerprint
-from .settings import Settings, TrainConfig
+from .inputs import check_dataset, read_fingerprint
+from .settings import Settings, TrainConfig, settings_of
 
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
 
@@ -49,6 +51,7 @@ class Progress:
 class Run:
     """A run in memory. Data order and dropout masks are functions of seed and step, so this is all its state.
 
+    codec: of data of one's own, else None
     data: the fingerprint of the data that it began with; empty until the first step, and in older checkpoints
     """
 
@@ -58,11 +61,13 @@ class Run:
     params: dict
     state: dict
     progress: Progress
+    codec: Codec | None = None
     data: dict = field(default_factory=dict)
 
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
         record = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
+        record |= {"codec": self.codec.to_json()} if self.codec else {}
         return record | ({"data": self.data} if self.data else {})
 
     def check_saveable(self) -> None:
@@ -97,7 +102,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
+def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None, dict]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -109,20 +114,34 @@ def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict]:
     for name, value in settings.fields.items():
         if value != getattr(cfg, name):
             raise InputError(f"{name} is {value!r} in the settings and {getattr(cfg, name)!r} in the configuration")
-    return settings, cfg, progress, read_fingerprint(record.get("data", {}))
+    codec = Codec.from_json(record["codec"]) if "codec" in record else None
+    if codec and len(codec.classes) != cfg.num_classes:
+        raise InputError(f"the codec has {len(codec.classes)} classes, but num_classes is {cfg.num_classes}")
+    return settings, cfg, progress, codec, read_fingerprint(record.get("data", {}))
 
 
-def new_run(folder: str | Path, settings: Settings, dataset: Dataset, *, numbered: bool = False) -> Run:
-    """Start a run in a new folder. numbered: if the folder is there, take FOLDER-2, FOLDER-3, ... instead
+def new_run(
+    folder: str | Path, model: Config | Settings, dataset: Dataset, *, numbered: bool = False, **train: Any
+) -> Run:
+    """Start a run in a new folder.
 
-    Raises: InputError if the folder already holds a run, or if a checkpoint of this run could not be read back.
+    model: the model's Config, and then the fields of TrainConfig as keywords, such as steps=20_000; or Settings, which
+    hold both. numbered: if the folder is there, take FOLDER-2, FOLDER-3, ... instead
+    Raises: InputError if the folder already holds a run, for data that the model cannot read, for a keyword that
+        TrainConfig does not have, or if a checkpoint of this run could not be read back.
     """
     folder = Path(folder)
     if not numbered:
         refuse_to_overwrite(folder)
-    cfg = settings.config(dataset)
+    if isinstance(model, Config):
+        settings, cfg = settings_of(dataset.task, model, train), model
+    else:
+        settings, cfg = model, model.config(dataset)
+        if train:
+            raise InputError(f"{next(iter(train))}: Settings hold the fields of TrainConfig already; set it there")
+    check_dataset(dataset, cfg)
     params = first_params(cfg, settings.train)
-    run = Run(folder, settings, cfg, params, adamw_init(params), Progress())
+    run = Run(folder, settings, cfg, params, adamw_init(params), Progress(), dataset.codec)
     run.check_saveable()
     if numbered:
         run.folder = make_numbered_folder(folder)
@@ -179,11 +198,13 @@ def load_run(path: str | Path) -> Run:
             raise InputError(f"{path}: no such checkpoint; go on with --resume {path.parent / 'best.npz'}")
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, record = load_checkpoint(path)
+    if "settings" not in record and "config" in record:
+        raise InputError(f"{path}: holds a model without its run, as rn.save writes it; name a run or its checkpoint")
     try:
-        settings, cfg, progress, data = _read_record(record)
+        settings, cfg, progress, codec, data = _read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    return Run(path.parent, settings, cfg, params, state, progress, data)
+    return Run(path.parent, settings, cfg, params, state, progress, codec, data)

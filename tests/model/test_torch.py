@@ -147,3 +147,18 @@ def test_missing_pytorch_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "rmaat_np.benchmark.torch_model")
     with pytest.raises(rn.errors.InputError, match="pip install torch"):
         importlib.import_module("rmaat_np.benchmark.torch_model")
+
+
+@pytest.mark.parametrize("switches", [{}, {"attention": "softmax", "pooling": "mean"}, {"pair": True}])
+def test_torch_model_takes_over_the_arrays(switches):
+    """The module's state_dict has our names, and its logits are ours in float32."""
+    cfg = replace(CFG, **switches)
+    params = rn.init_params(cfg, seed=3)
+    module = rn.torch_model(cfg).load_arrays(params)
+    assert module.state_dict().keys() == params.keys()
+    tokens = np.random.default_rng(0).integers(1, 16, (3, 2, 20) if cfg.pair else (3, 20))
+    with torch.no_grad():
+        found = module(torch.tensor(tokens)).numpy()
+    np.testing.assert_allclose(found, rn.predict(params, cfg, tokens), atol=1e-5)
+    with pytest.raises(rn.InputError, match="another configuration"):
+        module.load_arrays({})
