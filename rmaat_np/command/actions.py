@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 from .. import backend, params
@@ -11,12 +12,14 @@ from ..data import TASKS, check_options, load_dataset, report
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
 from ..system.files import make_folder
-from ..system.terminal import complain, progress_bar, show, tell, warn
+from ..system.terminal import complain, show, tell, warn, write_above_bars
 from ..trace import event_lines, trace_run, write_page, write_timeline
 from ..training import loop, settings
 from ..training import run as runs
 from ..training.divergence import Diverged
 from ..training.execution import activate
+from ..training.inputs import check_codec, check_dataset
+from ..training.program import train_with_bar
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
@@ -37,7 +40,9 @@ def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Datas
         if not arguments.data_dir.is_dir():
             raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")
         warn(f"--data-dir {arguments.data_dir}: no data are read from it, for those of {chosen.task} are drawn here")
-    return load_dataset(chosen.task, chosen.data, arguments.data_dir, arguments.cache_dir)
+    limit = {"max_length": chosen.fields["num_segments"] * chosen.fields["segment_length"]}
+    given = chosen.data | (limit if chosen.data.get("cut") else {})
+    return load_dataset(chosen.task, given, arguments.data_dir, arguments.cache_dir)
 
 
 def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run, Dataset]:
@@ -50,7 +55,10 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
     run = runs.load_run(checkpoint)
     _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
-    return run, load_data(run.settings, arguments)
+    dataset = load_data(run.settings, arguments)
+    check_codec(run.codec, dataset, run.folder)
+    check_dataset(dataset, run.cfg)
+    return run, dataset
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
@@ -60,7 +68,7 @@ def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | options.overrides_of(arguments)).items():
         if name not in saved:
-            raise settings.unknown_key(name, saved)
+            raise settings.unknown_key(name, saved, f"--set {name}")
         if saved[name] != value:
             raise InputError(
                 f"{name} is {saved[name]!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
@@ -128,22 +136,9 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
 
 def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> None:
     """Train with a progress bar, and say what came out. received: the signals that ask to stop"""
-    with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
-
-        def on_step(row: dict) -> None:
-            bar.update()
-            if row["step"] % 10 == 0:
-                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
-
-        result = loop.train(
-            run,
-            dataset,
-            options.execution_of(arguments),
-            should_stop=lambda: bool(received),
-            on_step=on_step,
-            report=lambda line: tell(line, write=bar.write),
-            warn=complain,
-        )
+    execution = options.execution_of(arguments)
+    report = partial(tell, write=write_above_bars)
+    result = train_with_bar(run, dataset, execution, lambda: bool(received), report, complain)
     written = " ".join(name for name in WRITTEN if (run.folder / name).exists())
     again = options.command("--eval", run.folder / "best.npz", *options.same_place(arguments)[2:])
     tell(
@@ -181,7 +176,7 @@ def check_data(arguments: argparse.Namespace) -> int:
         show(report.report(load_data(chosen, arguments)))
     except InputError as error:
         expected = TASKS[chosen.task].expected
-        complain(f"run_lra.py: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
+        complain(f"{options.program()}: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
         return 2
     return 0
 

@@ -3,10 +3,11 @@
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from ..system.files import make_numbered_folder
-from ..system.terminal import complain, progress_bar, tell
+from ..system.terminal import complain, progress_bar, tell, write_above_bars
 from ..training import compare as comparing
 from ..training import settings
 from ..training.execution import activate
@@ -31,7 +32,7 @@ def compare(arguments: argparse.Namespace) -> int:
                     lambda job: argv_of(job, arguments),
                     should_stop=lambda: bool(received),
                     on_progress=lambda done: bar.update(done - bar.n),
-                    report=lambda line: tell(line, write=bar.write),
+                    report=partial(tell, write=write_above_bars),
                 )
         except Interrupted:
             bar.close()

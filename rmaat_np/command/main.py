@@ -11,6 +11,7 @@ from ..system.terminal import complain
 from ..training.divergence import Diverged
 from . import actions, options
 from .compare import compare
+from .predict import predict
 from .signals import exit_code, number_of
 
 _REMEDIES = {  # by the names of errno, for not every platform has all of them
@@ -42,16 +43,17 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our lines has seen enough, as `head` does
         return exit_code(getattr(signal, "SIGPIPE", 13))  # Windows has no such signal
     except (InputError, BackendError) as error:
-        complain(f"run_lra.py: {error}")
+        complain(f"{options.program()}: {error}")
     except OSError as error:
-        complain(f"run_lra.py: {explain(error)}")
+        complain(f"{options.program()}: {explain(error)}")
     except MemoryError as error:
-        complain(f"run_lra.py: {str(error) or 'memory is exhausted'}; lower the batch size, or the sizes of the model")
+        what = str(error) or "memory is exhausted"
+        complain(f"{options.program()}: {what}; lower the batch size, or the sizes of the model")
     except KeyboardInterrupt as stop:
-        complain("run_lra.py: interrupted, and nothing was changed; go on with the same command")
+        complain(f"{options.program()}: interrupted, and nothing was changed; go on with the same command")
         return exit_code(number_of(stop))
     except Diverged as error:
-        complain(f"run_lra.py: {actions.explain(error, arguments)}")
+        complain(f"{options.program()}: {actions.explain(error, arguments)}")
         return 1
     return 2
 
@@ -74,6 +76,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return compare(arguments)
     if arguments.eval is not None:
         return actions.evaluate(arguments)
+    if arguments.predict is not None:
+        return predict(arguments)
     if arguments.resume is not None:
         return actions.resume(arguments)
     if arguments.check_data:

@@ -17,23 +17,34 @@ from ..training.execution import Execution
 
 _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
+INSTALLED = "rmaat"  # the command that `pip install` makes; see pyproject.toml
 DATA_DIR = Path("data")
 _SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, and in `words` its words. argparse refuses unknown options with exit code 2."""
-    parser = Parser(prog="run_lra.py", description=_DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog=program(), description=_DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
     _add_computing(parser.add_argument_group("how to compute"))
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
     words = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(words, argparse.Namespace(words=words))
-    for name in ("resume", "eval", "check_data"):  # argparse's own groups of this kind cannot span two headings
+    for name in (
+        "resume",
+        "eval",
+        "predict",
+        "check_data",
+    ):  # argparse's own groups of this kind cannot span two headings
         if arguments.out is not None and getattr(arguments, name):
             parser.error(f"argument {option(name)}: not allowed with argument --out")
     return arguments
+
+
+def program() -> str:
+    """What the command is called here: the installed `rmaat`, or the script run_lra.py."""
+    return INSTALLED if Path(sys.argv[0]).stem == INSTALLED else SCRIPT.name
 
 
 def _add_training(group) -> None:
@@ -79,8 +90,17 @@ def _add_actions(group) -> None:
     text = "go on with a run, from its folder or a checkpoint"
     which.add_argument("--resume", type=path, metavar="DIR|FILE", help=text)
     which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    text = "only predict, with a run of task own: a line of JSON for each row of --input"
+    which.add_argument("--predict", type=path, metavar="DIR|FILE", help=text)
     text = "only show what was found for the task, or what is missing"
     which.add_argument("--check-data", action="store_true", help=text)
+    add(
+        "--input",
+        type=path,
+        metavar="FILE|-",
+        help="with --predict: .tsv, .csv, .jsonl, .npz, or a text a line; - is stdin",
+    )
+    add("--scores", action="store_true", help="with --predict: the probabilities of all classes")
     text = "only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png"
     add("--trace", action="store_true", help=text)
     text = "with --trace: a page to step through, instead of the picture"
@@ -112,14 +132,18 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
     if arguments.tf32 and arguments.backend != "cupy":
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
+    if (arguments.input is None) != (arguments.predict is None):
+        raise InputError("--predict RUN and --input FILE go together; name both")
+    if arguments.scores and arguments.predict is None:
+        raise InputError("--scores goes with --predict; add it")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:
-        for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget", "detect_anomaly"):
+        for name in ("compare", "resume", "eval", "predict", "check_data", "method", "replay_budget", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
     if arguments.compare is not None:
-        for name in ("model", "resume", "eval", "check_data", "detect_anomaly"):
+        for name in ("model", "resume", "eval", "predict", "check_data", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--compare goes without {option(name)}; leave it out")
 
@@ -171,6 +195,9 @@ def _how_this_was_called() -> list[str]:
 
     Called from Python, as in a notebook, the command line of the process is not ours.
     """
+    if program() == INSTALLED:
+        found = shutil.which(INSTALLED)
+        return [INSTALLED if found and os.path.samefile(found, sys.argv[0]) else sys.argv[0]]
     before, ours = sys.orig_argv[: -len(sys.argv)], sys.orig_argv[-len(sys.argv) :] == sys.argv
     if before and ours and os.path.exists(sys.argv[0]) and SCRIPT.exists() and os.path.samefile(sys.argv[0], SCRIPT):
         found = shutil.which(before[0])
