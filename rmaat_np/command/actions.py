@@ -17,6 +17,8 @@ from ..training import loop, settings
 from ..training import run as runs
 from ..training.divergence import Diverged
 from ..training.execution import activate
+from ..training.score_report import write_report
+from ..training.scores import class_names, judge
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
@@ -84,14 +86,21 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Print a checkpoint's scores on the test split, as JSON on stdout."""
+    """Print a checkpoint's scores on the test split, as JSON on stdout; with --report, write the report too."""
     run, dataset = _open_run(arguments.eval, arguments)
     tell(_announcement(run, arguments), write=complain)
+    if arguments.report is not None:
+        make_folder(arguments.report)  # what cannot be made is refused before the evaluation
     scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
     if not math.isfinite(scores["loss"]):
         raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
     found = {"checkpoint": str(runs.checkpoint_path(arguments.eval)), "step": run.progress.step}
-    show(json.dumps(found | {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}))
+    found |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
+    found["test"] = judge(scores["predictions"], class_names(dataset))
+    if arguments.report is not None:
+        written = write_report(arguments.report, found, scores["predictions"], dataset)
+        complain(f"{arguments.report}/: {' '.join(written)}")
+    show(json.dumps(found))
     return 0
 
 
@@ -146,8 +155,10 @@ def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespa
         )
     written = " ".join(name for name in WRITTEN if (run.folder / name).exists())
     again = options.command("--eval", run.folder / "best.npz", *options.same_place(arguments)[2:])
+    selected = run.settings.train.select == "macro_f1"
+    macro_f1 = f", macro F1 {result['test']['macro_f1']:.3f}" if selected else ""
     tell(
-        f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
+        f"test accuracy {result['test_accuracy']:.3f}{macro_f1} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
         f"{run.folder}/: {written}\nevaluate again: {again}"

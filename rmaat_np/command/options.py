@@ -79,6 +79,8 @@ def _add_actions(group) -> None:
     text = "go on with a run, from its folder or a checkpoint"
     which.add_argument("--resume", type=path, metavar="DIR|FILE", help=text)
     which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    text = "with --eval: also write the scores, the confusion matrix and the most certain mistakes into a folder"
+    add("--report", type=path, metavar="DIR", help=text)
     text = "only show what was found for the task, or what is missing"
     which.add_argument("--check-data", action="store_true", help=text)
     text = "only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png"
@@ -112,6 +114,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
     if arguments.tf32 and arguments.backend != "cupy":
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
+    if arguments.report is not None and arguments.eval is None:
+        raise InputError("--report goes with --eval; add --eval and the checkpoint to report on")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
 from .inputs import check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
-from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
+from .run import Progress, Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
+from .scores import Predictions, balanced_weights, class_names, judge, to_json
 
 EVALUATION_BATCH = 128  # rows
 
@@ -58,24 +60,32 @@ def ignore(_: object) -> None:
 
 def evaluate(
     params: dict, cfg: Config, split: Split, workers: int = 1, should_stop: Callable[[], bool] = never
-) -> dict[str, float]:
-    """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}
+) -> dict[str, Any]:
+    """Mean cross-entropy, accuracy and macro-F1 over a split, without dropout and without weights of classes.
 
     should_stop: asked before every batch
+    -> {"loss", "accuracy", "macro_f1", "predictions"}; the last are those of every row, which `scores.judge` reads
     Raises: Interrupted if should_stop says so.
     """
     order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
-    loss = correct = 0.0
+    loss, predicted = 0.0, np.empty(len(split), np.int64)
+    confidence, squared_errors = np.empty((2, len(split)))
     for start in range(0, len(order), EVALUATION_BATCH):
         if should_stop():
             raise Interrupted
-        tokens, labels = split.batch(order[start : start + EVALUATION_BATCH])
+        rows = order[start : start + EVALUATION_BATCH]
+        tokens, labels = split.batch(rows)
         logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
-        likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
-        loss -= likelihood.sum()
-        correct += (logits.argmax(axis=1) == labels).sum()
-    return {"loss": float(loss / len(split)), "accuracy": float(correct / len(split))}
+        exp, own = np.exp(logits), (np.arange(len(labels)), labels)
+        total = exp.sum(axis=1)
+        loss -= (logits[own] - np.log(total)).sum()
+        probabilities = exp / total[:, None]
+        predicted[rows], confidence[rows] = logits.argmax(axis=1), probabilities.max(axis=1)
+        probabilities[own] -= 1
+        squared_errors[rows] = (probabilities**2).sum(axis=1)
+    found = Predictions(cfg.num_classes, float(loss / len(split)), split.labels, predicted, confidence, squared_errors)
+    return {"loss": found.loss, "accuracy": found.accuracy, "macro_f1": found.macro_f1, "predictions": found}
 
 
 def train(
@@ -148,7 +158,8 @@ def _train_steps(
     run: Run, dataset: Dataset, execution: Execution, should_stop: Callable, on_step: Callable, report: Callable
 ) -> None:
     """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
-    settings, progress = run.settings.train, run.progress
+    settings, progress, labels = run.settings.train, run.progress, dataset.train.labels
+    class_weights = balanced_weights(labels, run.cfg.num_classes) if settings.class_weights == "balanced" else None
     order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
     # closed at once: its thread ends here, and not in the middle of whatever the garbage collector interrupts later
     with closing(read_ahead(dataset.train, order, progress.step)) as batches:
@@ -161,19 +172,22 @@ def _train_steps(
             if progress.step == settings.steps:
                 return
             tokens, labels = next(batches)
-            row = train_step(run, tokens, labels, execution)
+            row = train_step(run, tokens, labels, execution, class_weights)
             append_metrics(run.folder / "metrics.jsonl", row)
             on_step(row)
 
 
-def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution) -> dict:
+def train_step(
+    run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution, class_weights: np.ndarray | None = None
+) -> dict:
     """One step: gradients and update. Waits for the device once. -> the step's line of metrics
 
-    Shapes: tokens, labels as from `Split.batch`
+    Shapes: tokens, labels as from `Split.batch`; class_weights (C,), by which the line's loss is weighted too, or None
     Raises: Diverged before the update, with the state in diverged.npz.
     """
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
-    compute = partial(loss_and_grads, run.params, run.cfg, tokens, labels, train.method, train.seed, step)
+    batch = tokens, labels, train.method, train.seed, step
+    compute = partial(loss_and_grads, run.params, run.cfg, *batch, class_weights=class_weights)
     loss, grads, stats = compute(workers=execution.workers, replay_budget=execution.replay_budget)
     norm = global_norm(grads)
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
@@ -193,18 +207,35 @@ def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Exec
 
 def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, report: Callable) -> None:
     """Evaluate on the validation split, remember the best, save, and report."""
-    progress = run.progress
+    progress, select = run.progress, run.settings.train.select
     scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop)
     _check_healthy(run, scores["loss"])
-    row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+    row = {"step": progress.step} | {f"val_{name}": scores[name] for name in ("loss", "accuracy", "macro_f1")}
     append_metrics(run.folder / "metrics.jsonl", row, sync=True)
     progress.validated = progress.step
-    if scores["accuracy"] > progress.best_accuracy:
-        progress.best_accuracy, progress.best_step = scores["accuracy"], progress.step
+    if is_better(scores, progress, select):
+        progress.best_step, progress.best_loss = progress.step, scores["loss"]
+        progress.best_accuracy, progress.best_macro_f1 = scores["accuracy"], scores["macro_f1"]
     run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round
     if progress.best_step == progress.step:
         run.save("best.npz")
-    report(f"step {progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
+    shown = f"validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}"
+    shown += f", macro F1 {scores['macro_f1']:.3f}" if select == "macro_f1" else ""
+    report(f"step {progress.step}: {shown}")
+
+
+def is_better(scores: dict, progress: Progress, select: str) -> bool:
+    """Is this validation better than the best one so far? Of two with the same score, the one with the lower loss is.
+
+    scores: as from `evaluate`; select: the score that decides, "accuracy" or "macro_f1" (higher is better) or "loss"
+    A checkpoint of before losses were kept has a best loss of -1, which none is below: its best stays in a tie.
+    """
+    if progress.best_step == 0:
+        return True
+    best = {"accuracy": progress.best_accuracy, "macro_f1": progress.best_macro_f1, "loss": progress.best_loss}
+    if select != "loss" and scores[select] != best[select]:
+        return scores[select] > best[select]
+    return scores["loss"] < best["loss"]
 
 
 def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
@@ -250,6 +281,7 @@ def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -
         "parameters": count_parameters(run.params),
         "peak_cache_bytes": progress.peak_cache_bytes,
         "seed": settings.train.seed,
+        "test": judge(best["predictions"], class_names(dataset)),  # of the best checkpoint
     }
 
 
@@ -273,6 +305,6 @@ def measurements(run: Run, trained: int, peak: int | None) -> dict:
 
 def finish(run: Run, result: dict) -> dict:
     """Write result.json, and the picture curve.png if it can be drawn. -> the result"""
-    write_text(run.folder / "result.json", json.dumps(result, indent=1))
+    write_text(run.folder / "result.json", to_json(result))
     draw_curve(run.folder)
     return result

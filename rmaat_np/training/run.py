@@ -24,9 +24,10 @@ FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz",
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done, seconds and tokens of training, best validation accuracy and its step.
+    """How far a run has come: steps done, seconds and tokens of training, the best validation's scores and its step.
 
     validated: the last step whose validation is done, so that a run stopped in the middle of one makes up for it.
+    best_step: 0 before the first validation. A score is -1 where it is unknown: then, and in older checkpoints.
     """
 
     step: int = 0
@@ -36,13 +37,17 @@ class Progress:
     peak_cache_bytes: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
+    best_macro_f1: float = -1.0
+    best_loss: float = -1.0
 
     def __post_init__(self) -> None:
-        check_fields(self, dict.fromkeys(("step", "validated", "seconds", "tokens", "peak_cache_bytes"), 0), {})
+        least = dict.fromkeys(("step", "validated", "seconds", "tokens", "peak_cache_bytes"), 0) | {"best_loss": -1}
+        check_fields(self, least, {})
         if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
             raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
-        if not -1 <= self.best_accuracy <= 1:
-            raise InputError(f"best_accuracy is {self.best_accuracy}, but it must be between -1 and 1")
+        for name in ("best_accuracy", "best_macro_f1"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be between -1 and 1")
 
 
 @dataclass

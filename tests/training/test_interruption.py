@@ -110,12 +110,13 @@ def test_sigkill_before_the_first_checkpoint(tmp_path, patched, whole):
 
 def rename_of_the_last_best(folder) -> int:
     """Which rename of a run brings its last best.npz: three to begin with, then each validation's last and best."""
-    best, count, found = -1.0, 3, 0
+    best, count, found = (-1.0, 0.0), 3, 0
     for row in map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
         if "val_accuracy" in row:
             count += 1
-            if row["val_accuracy"] > best:
-                best, count, found = row["val_accuracy"], count + 1, count + 1
+            score = row["val_accuracy"], -row["val_loss"]  # of two as accurate, the lower loss is better
+            if score > best:
+                best, count, found = score, count + 1, count + 1
     return found
 
 
