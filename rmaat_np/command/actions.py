@@ -10,6 +10,7 @@ from .. import backend, params
 from ..data import TASKS, check_options, load_dataset, report
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
+from ..optim import learning_rate
 from ..system.files import make_folder
 from ..system.terminal import complain, progress_bar, show, tell, warn
 from ..trace import event_lines, trace_run, write_page, write_timeline
@@ -56,14 +57,17 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
-    """Refuse options that contradict the checkpoint. Raises: InputError naming the option and both values."""
+    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed.
+
+    Raises: InputError naming the option and both values.
+    """
     saved = {"task": run.settings.task, "preset": run.settings.preset, "model": run.settings.model}
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | options.overrides_of(arguments)).items():
         if name not in saved:
             raise settings.unknown_key(name, saved)
-        if saved[name] != value:
+        if saved[name] != value and not (name == "steps" and arguments.resume is not None):
             raise InputError(
                 f"{name} is {saved[name]!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
             )
@@ -81,8 +85,18 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with a run to its end."""
-    return _run_to_end(*_open_run(arguments.resume, arguments), arguments)
+    """Go on with a run to its end, or with --steps to that step."""
+    run, dataset = _open_run(arguments.resume, arguments)
+    before, done = run.settings.train, run.progress.step
+    steps = options.overrides_of(arguments).get("steps", before.steps)
+    if steps != before.steps:
+        runs.extend(run, steps)
+        rates = [learning_rate(done, count, before.lr, before.warmup_steps) for count in (before.steps, steps)]
+        tell(
+            f"{run.folder}: {steps} steps instead of {before.steps}; after step {done} the learning rate goes on as in "
+            f"a run of {steps} steps, from {rates[1]:.2e} instead of {rates[0]:.2e}"
+        )
+    return _run_to_end(run, dataset, arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -124,7 +138,7 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
             _train_with_bar(run, dataset, arguments, received)
     except loop.Interrupted as stop:
         complain(f"stopped after step {stop.step}, saved; {go_on}")
-        return exit_code(received[0])
+        return exit_code(received[0]) if received else 0  # by --stop-after, which is no failure
     except KeyboardInterrupt as stop:
         if not (run.folder / "last.npz").exists():
             go_on = "there is none yet; start again with the same command"
@@ -148,7 +162,7 @@ def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespa
             run,
             dataset,
             options.execution_of(arguments),
-            should_stop=lambda: bool(received),
+            should_stop=lambda: bool(received) or options.time_is_up(arguments),
             on_step=on_step,
             report=lambda line: tell(line, write=bar.write),
             warn=complain,

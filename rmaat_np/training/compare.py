@@ -29,7 +29,7 @@ from .run import first_params, refuse_to_overwrite
 SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
 NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
 _TEXTS = {"date", "machine", "task"}
-_SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "seed"}  # with the data, the same for all variants
+_SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "patience", "seed"}  # the same for all, as the data
 _POLL = 0.2  # seconds between two looks at the running processes
 _REASON = 10_000  # bytes at the end of a process's stderr in which its last line is looked for
 

@@ -24,12 +24,14 @@ from ..params import count_parameters
 from ..step import loss_and_grads, predict
 from ..system import machine
 from ..system.files import only_process, write_text
+from ..system.terminal import spoken_time
 from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
 from .inputs import check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
-from .run import Progress, Run, load_run, refuse_to_overwrite, remove_leftovers, write_config
+from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, steps_in_config, write_config
 from .scores import Predictions, balanced_weights, class_names, judge, to_json
+from .validation import note_validation, seconds_left, stopped_early
 
 EVALUATION_BATCH = 128  # rows
 
@@ -100,6 +102,7 @@ def train(
 ) -> dict:
     """Train a run to its last step, test it, write result.json and curve.png. -> what result.json holds
 
+    With `patience`, a run ends before its last step once that many validations in a row brought nothing better.
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
     metrics; report: told a line of text for every validation; warn: told a line about what was found damaged
     Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
@@ -149,6 +152,9 @@ def begin(run: Run) -> int:
         run.save("best.npz")  # a kill may have come between last.npz and best.npz
     elif run.progress.best_step and not best.exists():
         raise InputError(f"{best}: is missing; put it back, or start a new run")
+    if steps_in_config(run.folder) not in (None, run.settings.train.steps):  # the run is longer than it was
+        (run.folder / "result.json").unlink(missing_ok=True)
+        run.save("last.npz")
     lost = run.progress.step - trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
     write_config(run)
     return lost
@@ -169,7 +175,7 @@ def _train_steps(
                 validate(run, dataset, execution.workers, should_stop, report)
             if should_stop():
                 raise Interrupted
-            if progress.step == settings.steps:
+            if progress.step == settings.steps or stopped_early(progress, settings):
                 return
             tokens, labels = next(batches)
             row = train_step(run, tokens, labels, execution, class_weights)
@@ -199,7 +205,8 @@ def train_step(
     options = {"weight_decay": train.weight_decay, "clip_norm": train.clip_norm, "norm": norm}
     adamw_step(run.params, grads, run.state, step, row["lr"], **options)
     run.progress.step += 1
-    run.progress.seconds += time.perf_counter() - begun
+    row["seconds"] = round(time.perf_counter() - begun, 6)
+    run.progress.seconds += row["seconds"]
     run.progress.tokens += int(np.count_nonzero(tokens))
     run.progress.peak_cache_bytes = max(run.progress.peak_cache_bytes, int(stats["peak_cache_bytes"]))
     return row
@@ -207,35 +214,25 @@ def train_step(
 
 def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, report: Callable) -> None:
     """Evaluate on the validation split, remember the best, save, and report."""
-    progress, select = run.progress, run.settings.train.select
+    begun, progress, train = time.perf_counter(), run.progress, run.settings.train
     scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop)
     _check_healthy(run, scores["loss"])
     row = {"step": progress.step} | {f"val_{name}": scores[name] for name in ("loss", "accuracy", "macro_f1")}
+    seconds = time.perf_counter() - begun
+    left = seconds_left(progress, train, seconds)
+    row |= {"seconds": round(seconds, 6), "remaining": round(left, 1)}
     append_metrics(run.folder / "metrics.jsonl", row, sync=True)
-    progress.validated = progress.step
-    if is_better(scores, progress, select):
-        progress.best_step, progress.best_loss = progress.step, scores["loss"]
-        progress.best_accuracy, progress.best_macro_f1 = scores["accuracy"], scores["macro_f1"]
+    note_validation(progress, scores, train.select)
     run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round
     if progress.best_step == progress.step:
         run.save("best.npz")
     shown = f"validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}"
-    shown += f", macro F1 {scores['macro_f1']:.3f}" if select == "macro_f1" else ""
+    shown += f", macro F1 {scores['macro_f1']:.3f}" if train.select == "macro_f1" else ""
+    if stopped_early(progress, train):
+        shown += f"; none of the last {progress.stale} was better than step {progress.best_step}, so training ends"
+    elif progress.step < train.steps:
+        shown += f", about {spoken_time(left)} left"
     report(f"step {progress.step}: {shown}")
-
-
-def is_better(scores: dict, progress: Progress, select: str) -> bool:
-    """Is this validation better than the best one so far? Of two with the same score, the one with the lower loss is.
-
-    scores: as from `evaluate`; select: the score that decides, "accuracy" or "macro_f1" (higher is better) or "loss"
-    A checkpoint of before losses were kept has a best loss of -1, which none is below: its best stays in a tie.
-    """
-    if progress.best_step == 0:
-        return True
-    best = {"accuracy": progress.best_accuracy, "macro_f1": progress.best_macro_f1, "loss": progress.best_loss}
-    if select != "loss" and scores[select] != best[select]:
-        return scores[select] > best[select]
-    return scores["loss"] < best["loss"]
 
 
 def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
@@ -276,6 +273,7 @@ def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -
         "best_step": progress.best_step,
         "majority_share": float(shares.max()),
         "steps": progress.step,
+        "stopped_early": stopped_early(progress, settings.train),
         "seconds": round(progress.seconds, 1),
         "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9)),
         "parameters": count_parameters(run.params),

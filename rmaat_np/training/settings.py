@@ -21,6 +21,7 @@ from ..step import METHODS
 
 WHOLE: dict[str, Any] = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
+AT_LEAST |= {"patience": 0}
 CHOICES = {
     "method": METHODS,
     "dtype": DTYPES,
@@ -46,7 +47,8 @@ class TrainConfig:
     starts from, as in a curriculum or in fine-tuning; empty: parameters are drawn from the seed.
     select: the validation score by which the best checkpoint is chosen; macro_f1 counts every class the same, however
     few rows it has. class_weights: "balanced" weighs each row of the training loss by n / (K n_c), so that each of K
-    classes counts the same; the losses of validation and test stay plain means over rows.
+    classes counts the same; the losses of validation and test stay plain means over rows. patience: how many
+    validations in a row may bring nothing better before training ends; 0: it goes on to its last step.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -63,6 +65,7 @@ class TrainConfig:
     init: str = ""
     select: str = "accuracy"
     class_weights: str = "none"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self, AT_LEAST, CHOICES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import interrupted_run, needs
-from helpers.runs import MEASURED
+from helpers.runs import MEASURED, metrics_of
 
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
@@ -68,8 +68,8 @@ def assert_equal_runs(ours, theirs):
             assert left.files == right.files
             for key in set(left.files) - {"meta"}:
                 assert left[key].tobytes() == right[key].tobytes(), f"{name} {key}"
-    for name in ("metrics.jsonl", "config.json"):
-        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+    assert metrics_of(ours) == metrics_of(theirs)
+    assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
     left, right = (
         json.loads((folder / "result.json").read_text(encoding="utf-8")) | MEASURED for folder in (ours, theirs)
     )

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import needs
-from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start, train_until_signal
+from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, metrics_of, start, train_until_signal
 
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.errors import InputError
 from rmaat_np.optim import learning_rate
 from rmaat_np.step import predict
 from rmaat_np.system import machine
-from rmaat_np.training import loop, metrics, scores
+from rmaat_np.training import loop, metrics, scores, validation
 from rmaat_np.training import run as runs
 from rmaat_np.training.checkpoint import save_checkpoint
 from rmaat_np.training.execution import Execution
@@ -45,11 +45,11 @@ def test_metrics(whole):
     assert [row["step"] for row in validations] == [5, 10, 12]
     assert len(rows) == len(steps) + len(validations)
     for row in steps:
-        assert row.keys() == {"step", "loss", "accuracy", "grad_norm", "lr"}
+        assert row.keys() == {"step", "loss", "accuracy", "grad_norm", "lr", "seconds"}
         assert row["lr"] == learning_rate(row["step"] - 1, STEPS, 2e-3, 4)
         assert 0 < row["loss"] < 10 and row["grad_norm"] > 0 and row["accuracy"] * 8 in range(9)
     for row in validations:
-        assert row.keys() == {"step", "val_loss", "val_accuracy", "val_macro_f1"}
+        assert row.keys() == {"step", "val_loss", "val_accuracy", "val_macro_f1", "seconds", "remaining"}
         assert row["val_accuracy"] * 32 in range(33) and 0 <= row["val_macro_f1"] <= 1
 
 
@@ -84,6 +84,7 @@ def test_result(whole, data):
         "best_step": top["step"],
         "majority_share": np.bincount(data.test.labels).max() / 48,
         "steps": STEPS,
+        "stopped_early": False,
         "parameters": sum(array.size for array in last.params.values()),
         "seed": 0,
         "test": scores.judge(tested["predictions"], range(data.num_classes)),
@@ -199,7 +200,7 @@ def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, 
     assert_equal_runs(folder, whole)
 
 
-YOUNGER = {"progress": ("best_macro_f1", "best_loss"), "train": ("select", "class_weights")}
+YOUNGER = {"progress": ("best_macro_f1", "best_loss", "stale"), "train": ("select", "class_weights", "patience")}
 
 
 def as_before(meta):
@@ -239,8 +240,8 @@ def test_a_tie_with_a_best_whose_loss_is_unknown(data):
     known = runs.Progress(5, 5, best_accuracy=0.5, best_step=5, best_macro_f1=0.4, best_loss=2.0)
     older = runs.Progress(5, 5, best_accuracy=0.5, best_step=5)
     tie, higher = ({"accuracy": accuracy, "macro_f1": 0.4, "loss": 1.0} for accuracy in (0.5, 0.6))
-    assert [loop.is_better(tie, progress, "accuracy") for progress in (known, older)] == [True, False]
-    assert [loop.is_better(higher, progress, "accuracy") for progress in (known, older)] == [True, True]
+    assert [validation.is_better(tie, progress, "accuracy") for progress in (known, older)] == [True, False]
+    assert [validation.is_better(higher, progress, "accuracy") for progress in (known, older)] == [True, True]
 
 
 def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
@@ -373,7 +374,8 @@ def test_what_the_caller_is_told(tmp_path, data):
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert steps == [row for row in rows if "loss" in row] and warnings == []
     assert [line.partition(":")[0] for line in lines] == ["step 5", "step 10", "step 12"]
-    assert all(re.search(r"validation loss \d\.\d{3}, accuracy \d\.\d{3}$", line) for line in lines)
+    assert all(re.search(r"validation loss \d\.\d{3}, accuracy \d\.\d{3}", line) for line in lines)
+    assert [line[line.index("accuracy") + 14 :] for line in lines] == [", about 1 s left"] * 2 + [""]
     (run.folder / "metrics.jsonl").unlink()
     loop.train(runs.load_run(run.folder), data, warn=warnings.append)
     assert len(warnings) == 1 and "the lines of 12 steps are missing" in warnings[0]
@@ -417,7 +419,7 @@ def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, optio
     loop.train(start(tmp_path / "run", data, **overrides), data, Execution(**options))
     for key, array in arrays_of(tmp_path / "run/last.npz").items():
         np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert metrics_of(tmp_path / "run") == metrics_of(whole)
 
 
 def test_two_workers_are_deterministic(tmp_path, data, whole):
