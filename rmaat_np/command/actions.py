@@ -11,6 +11,7 @@ from .. import backend, params
 from ..data import TASKS, check_options, load_dataset, report
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
+from ..optim import learning_rate
 from ..system.files import make_folder
 from ..system.terminal import complain, show, tell, warn, write_above_bars
 from ..trace import event_lines, trace_run, write_page, write_timeline
@@ -20,6 +21,8 @@ from ..training.divergence import Diverged
 from ..training.execution import activate
 from ..training.inputs import check_codec, check_dataset
 from ..training.program import train_with_bar
+from ..training.score_report import write_report
+from ..training.scores import class_names, judge
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
@@ -62,14 +65,17 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
-    """Refuse options that contradict the checkpoint. Raises: InputError naming the option and both values."""
+    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed.
+
+    Raises: InputError naming the option and both values.
+    """
     saved = {"task": run.settings.task, "preset": run.settings.preset, "model": run.settings.model}
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | options.overrides_of(arguments)).items():
         if name not in saved:
             raise settings.unknown_key(name, saved, f"--set {name}")
-        if saved[name] != value:
+        if saved[name] != value and not (name == "steps" and arguments.resume is not None):
             raise InputError(
                 f"{name} is {saved[name]!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
             )
@@ -87,19 +93,36 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with a run to its end."""
-    return _run_to_end(*_open_run(arguments.resume, arguments), arguments)
+    """Go on with a run to its end, or with --steps to that step."""
+    run, dataset = _open_run(arguments.resume, arguments)
+    before, done = run.settings.train, run.progress.step
+    steps = options.overrides_of(arguments).get("steps", before.steps)
+    if steps != before.steps:
+        runs.extend(run, steps)
+        rates = [learning_rate(done, count, before.lr, before.warmup_steps) for count in (before.steps, steps)]
+        tell(
+            f"{run.folder}: {steps} steps instead of {before.steps}; after step {done} the learning rate goes on as in "
+            f"a run of {steps} steps, from {rates[1]:.2e} instead of {rates[0]:.2e}"
+        )
+    return _run_to_end(run, dataset, arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Print a checkpoint's scores on the test split, as JSON on stdout."""
+    """Print a checkpoint's scores on the test split, as JSON on stdout; with --report, write the report too."""
     run, dataset = _open_run(arguments.eval, arguments)
     tell(_announcement(run, arguments), write=complain)
+    if arguments.report is not None:
+        make_folder(arguments.report)  # what cannot be made is refused before the evaluation
     scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
     if not math.isfinite(scores["loss"]):
         raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
     found = {"checkpoint": str(runs.checkpoint_path(arguments.eval)), "step": run.progress.step}
-    show(json.dumps(found | {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}))
+    found |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
+    found["test"] = judge(scores["predictions"], class_names(dataset))
+    if arguments.report is not None:
+        written = write_report(arguments.report, found, scores["predictions"], dataset)
+        complain(f"{arguments.report}/: {' '.join(written)}")
+    show(json.dumps(found))
     return 0
 
 
@@ -123,7 +146,7 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
             _train_with_bar(run, dataset, arguments, received)
     except loop.Interrupted as stop:
         complain(f"stopped after step {stop.step}, saved; {go_on}")
-        return exit_code(received[0])
+        return exit_code(received[0]) if received else 0  # by --stop-after, which is no failure
     except KeyboardInterrupt as stop:
         if not (run.folder / "last.npz").exists():
             go_on = "there is none yet; start again with the same command"
@@ -136,13 +159,16 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
 
 def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> None:
     """Train with a progress bar, and say what came out. received: the signals that ask to stop"""
-    execution = options.execution_of(arguments)
-    report = partial(tell, write=write_above_bars)
-    result = train_with_bar(run, dataset, execution, lambda: bool(received), report, complain)
+    execution, report = options.execution_of(arguments), partial(tell, write=write_above_bars)
+    result = train_with_bar(
+        run, dataset, execution, lambda: bool(received) or options.time_is_up(arguments), report, complain
+    )
     written = " ".join(name for name in WRITTEN if (run.folder / name).exists())
     again = options.command("--eval", run.folder / "best.npz", *options.same_place(arguments)[2:])
+    selected = run.settings.train.select == "macro_f1"
+    macro_f1 = f", macro F1 {result['test']['macro_f1']:.3f}" if selected else ""
     tell(
-        f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
+        f"test accuracy {result['test_accuracy']:.3f}{macro_f1} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
         f"{run.folder}/: {written}\nevaluate again: {again}"

@@ -30,14 +30,14 @@ def compare(arguments: argparse.Namespace) -> int:
                 comparing.compare(
                     comparison,
                     lambda job: argv_of(job, arguments),
-                    should_stop=lambda: bool(received),
+                    should_stop=lambda: bool(received) or options.time_is_up(arguments),
                     on_progress=lambda done: bar.update(done - bar.n),
                     report=partial(tell, write=write_above_bars),
                 )
         except Interrupted:
             bar.close()
             complain(f"stopped, every run is saved; go on with: {again}")
-            return exit_code(received[0])
+            return exit_code(received[0]) if received else 0  # by --stop-after, which is no failure
         except KeyboardInterrupt as stop:
             bar.close()
             complain(f"stopped at once, the runs are back at their last save; go on with: {again}")

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from .. import params, step
@@ -19,24 +21,20 @@ _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Are
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
 INSTALLED = "rmaat"  # the command that `pip install` makes; see pyproject.toml
 DATA_DIR = Path("data")
-_SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # of --stop-after, in seconds
+_SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype", "patience")  # options that stand for a --set
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line, and in `words` its words. argparse refuses unknown options with exit code 2."""
+    """The command line, in `words` its words, in `begun` when it was read. argparse refuses what it does not know."""
     parser = Parser(prog=program(), description=_DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
     _add_computing(parser.add_argument_group("how to compute"))
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(words, argparse.Namespace(words=words))
-    for name in (
-        "resume",
-        "eval",
-        "predict",
-        "check_data",
-    ):  # argparse's own groups of this kind cannot span two headings
+    arguments = parser.parse_args(words, argparse.Namespace(words=words, begun=time.monotonic()))
+    for name in ("resume", "eval", "predict", "check_data"):  # argparse's own groups cannot span two headings
         if arguments.out is not None and getattr(arguments, name):
             parser.error(f"argument {option(name)}: not allowed with argument --out")
     return arguments
@@ -53,11 +51,13 @@ def _add_training(group) -> None:
     add("--preset", type=word, help="sizes and schedule, rmaat_np/training/presets/TASK.toml; default quick")
     add("--model", choices=settings.MODELS, help="default rmaat")
     add("--method", choices=step.METHODS, help="default: the model's own")
-    add("--steps", type=int, help="training steps")
+    add("--steps", type=int, help="training steps; with --resume: go on to this one, finished or not")
     add("--batch-size", type=int, help="rows per step")
     add("--lr", type=float, help="peak learning rate")
     add("--seed", type=int, help="of parameters, data order and dropout")
     add("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
+    text = "end training after N validations in a row that brought nothing better; default 0: never"
+    add("--patience", type=int, metavar="N", help=text)
     text = "any field of the model, training or data; repeatable"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -71,6 +71,8 @@ def _add_computing(group) -> None:
     text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay; default 0"
     add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
     add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
+    text = "save and end after this time, as 90s, 30m, 8h or 1d; it counts from the command's start"
+    add("--stop-after", type=duration, metavar="TIME", help=text)
     text = "name the operation when a loss or gradient is not finite"
     add("--detect-anomaly", action="store_true", help=text)
 
@@ -92,14 +94,12 @@ def _add_actions(group) -> None:
     which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
     text = "only predict, with a run of task own: a line of JSON for each row of --input"
     which.add_argument("--predict", type=path, metavar="DIR|FILE", help=text)
+    text = "with --eval: also write the scores, the confusion matrix and the most certain mistakes into a folder"
+    add("--report", type=path, metavar="DIR", help=text)
     text = "only show what was found for the task, or what is missing"
     which.add_argument("--check-data", action="store_true", help=text)
-    add(
-        "--input",
-        type=path,
-        metavar="FILE|-",
-        help="with --predict: .tsv, .csv, .jsonl, .npz, or a text a line; - is stdin",
-    )
+    text = "with --predict: .tsv, .csv, .jsonl, .npz, or a text a line; - is stdin"
+    add("--input", type=path, metavar="FILE|-", help=text)
     add("--scores", action="store_true", help="with --predict: the probabilities of all classes")
     text = "only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png"
     add("--trace", action="store_true", help=text)
@@ -115,6 +115,20 @@ def word(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty; name one, or leave the option out")
     return text
+
+
+def duration(text: str) -> float:
+    """The type of --stop-after: a number with a unit, or of seconds. -> seconds"""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip(), re.ASCII)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; give one above 0, as 90s, 30m, 8h or 1d")
+    return seconds
+
+
+def time_is_up(arguments: argparse.Namespace) -> bool:
+    """Has the command run for as long as --stop-after lets it?"""
+    return arguments.stop_after is not None and time.monotonic() - arguments.begun >= arguments.stop_after
 
 
 def path(text: str) -> Path:
@@ -136,6 +150,12 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError("--predict RUN and --input FILE go together; name both")
     if arguments.scores and arguments.predict is None:
         raise InputError("--scores goes with --predict; add it")
+    if arguments.report is not None and arguments.eval is None:
+        raise InputError("--report goes with --eval; add --eval and the checkpoint to report on")
+    if arguments.stop_after is not None:
+        for name in ("eval", "predict", "check_data", "trace"):
+            if getattr(arguments, name):
+                raise InputError(f"--stop-after goes without {option(name)}; it ends a training")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.trace:

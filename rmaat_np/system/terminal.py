@@ -90,6 +90,17 @@ def showable(text: str, stream: TextIO | None) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
+def spoken_time(seconds: float) -> str:
+    """A time that is still to go by, rounded to what one plans by: "45 s", "12 min", "1 h 20 min", "2 d 3 h"."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
 class NoBar:
     """What stands in for a progress bar where tqdm is missing: it shows nothing."""
 

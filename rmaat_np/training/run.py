@@ -6,7 +6,8 @@ A checkpoint stands alone: it is read without the presets, models and tasks that
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz",
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done, seconds and tokens of training, best validation accuracy and its step.
+    """How far a run has come: steps done, seconds and tokens of training, the best validation's scores and its step.
 
     validated: the last step whose validation is done, so that a run stopped in the middle of one makes up for it.
+    best_step: 0 before the first validation. A score is -1 where it is unknown: then, and in older checkpoints.
+    stale: how many validations there were since the best one.
     """
 
     step: int = 0
@@ -38,13 +41,18 @@ class Progress:
     peak_cache_bytes: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
+    best_macro_f1: float = -1.0
+    best_loss: float = -1.0
+    stale: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self, dict.fromkeys(("step", "validated", "seconds", "tokens", "peak_cache_bytes"), 0), {})
+        counts = ("step", "validated", "seconds", "tokens", "peak_cache_bytes", "stale")
+        check_fields(self, dict.fromkeys(counts, 0) | {"best_loss": -1}, {})
         if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
             raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
-        if not -1 <= self.best_accuracy <= 1:
-            raise InputError(f"best_accuracy is {self.best_accuracy}, but it must be between -1 and 1")
+        for name in ("best_accuracy", "best_macro_f1"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be between -1 and 1")
 
 
 @dataclass
@@ -150,6 +158,21 @@ def new_run(
     return run
 
 
+def extend(run: Run, steps: int) -> None:
+    """Give a run another last step, so that `train` goes on to it, or ends there. The folder is not touched yet.
+
+    The learning rate follows the schedule of a run of that many steps from the present one on (decided): a finished
+    run, whose rate has come down to 0, takes up training where the half cosine of the longer run stands at its step. So
+    the steps before differ from those of a run that had the new length from its start. The patience begins anew.
+    steps: at least those that are done
+    Raises: InputError for fewer, and for what is no number of steps.
+    """
+    settings = replace(run.settings, train=replace(run.settings.train, steps=steps))
+    if settings.train.steps < run.progress.step:
+        raise InputError(f"steps is {steps}, but the run has done {run.progress.step}; name at least as many")
+    run.settings, run.progress.stale = settings, 0
+
+
 def first_params(cfg: Config, settings: TrainConfig) -> dict:
     """Drawn from the seed, or those of the checkpoint `init`. Raises: InputError if they do not fit the model."""
     if not settings.init:
@@ -173,6 +196,13 @@ def write_config(run: Run) -> None:
     """Write config.json: the settings, the model's Config and the parameter count."""
     record = {"settings": run.settings.to_json(), "config": asdict(run.cfg), "parameters": count_parameters(run.params)}
     write_text(run.folder / "config.json", json.dumps(record, indent=1))
+
+
+def steps_in_config(folder: Path) -> int | None:
+    """How many steps the run had when config.json was written; None if that is missing or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["settings"]["train"]["steps"]
+    return None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -21,7 +21,13 @@ from ..step import METHODS
 
 WHOLE: dict[str, Any] = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
-CHOICES = {"method": METHODS, "dtype": DTYPES}
+AT_LEAST |= {"patience": 0}
+CHOICES = {
+    "method": METHODS,
+    "dtype": DTYPES,
+    "select": ("accuracy", "macro_f1", "loss"),
+    "class_weights": ("none", "balanced"),
+}
 _MODEL_KEYS = {f.name for f in fields(Config)} - {"vocab_size", "num_classes", "pair"}  # the data decide those three
 MODELS: dict[str, dict[str, Any]] = {  # the paper's table: what each model changes in the preset
     "rmaat": {},
@@ -39,6 +45,10 @@ class TrainConfig:
 
     steps, warmup_steps, eval_every in training steps; batch_size in rows; init: the checkpoint whose parameters the run
     starts from, as in a curriculum or in fine-tuning; empty: parameters are drawn from the seed.
+    select: the validation score by which the best checkpoint is chosen; macro_f1 counts every class the same, however
+    few rows it has. class_weights: "balanced" weighs each row of the training loss by n / (K n_c), so that each of K
+    classes counts the same; the losses of validation and test stay plain means over rows. patience: how many
+    validations in a row may bring nothing better before training ends; 0: it goes on to its last step.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -53,6 +63,9 @@ class TrainConfig:
     method: str = "amrb"
     dtype: str = "float32"
     init: str = ""
+    select: str = "accuracy"
+    class_weights: str = "none"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self, AT_LEAST, CHOICES)

@@ -95,6 +95,24 @@ def test_loss_and_gradients_agree_with_autograd(switches, shape, method):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("switches", [{}, {"pooling": "mean", "norm": "post"}, {"pair": True}], ids=str)
+def test_weighted_loss_and_gradients_agree_with_autograd(switches, shape):
+    """PyTorch's `weight`, with the sum divided by the rows as ours is, and not by the rows' weights."""
+    cfg = replace(CFG, **switches)
+    params, (tokens, labels) = random_params(cfg), make_batch(cfg, shape)
+    weights = np.linspace(0, 3, cfg.num_classes)
+    loss, grads, _ = rn.loss_and_grads(params, cfg, tokens, labels, class_weights=weights)
+    theirs = torch_model.to_torch(params)
+    logits, options = torch_model.logits(theirs, cfg, torch.as_tensor(tokens)), {"weight": torch.as_tensor(weights)}
+    summed = torch.nn.functional.cross_entropy(logits, torch.as_tensor(labels), reduction="sum", **options)
+    (summed / len(labels)).backward()
+    assert abs(loss - summed.item() / len(labels)) < 1e-12
+    for name, p in theirs.items():
+        expected = np.zeros(p.shape) if p.grad is None else p.grad.numpy()
+        assert np.abs(grads[name] - expected).max() <= 1e-8 * np.abs(expected).max(), name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_logits_agree(switches, shape):
     cfg = replace(CFG, **switches)
