@@ -221,7 +221,7 @@ def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, re
     row = {"step": progress.step} | {f"val_{name}": scores[name] for name in ("loss", "accuracy", "macro_f1")}
     seconds = time.perf_counter() - begun
     left = seconds_left(progress, train, seconds)
-    row |= {"seconds": round(seconds, 6), "remaining": round(left, 1)}
+    row |= {"seconds": round(seconds, 6), "remaining": round(left, 3)}
     append_metrics(run.folder / "metrics.jsonl", row, sync=True)
     note_validation(progress, scores, train.select)
     run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round

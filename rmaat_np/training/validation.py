@@ -38,5 +38,5 @@ def seconds_left(progress: Progress, settings: TrainConfig, validation: float) -
     validation: seconds of the last one
     """
     steps = settings.steps - progress.step
-    validations = -(-settings.steps // settings.eval_every) - -(-progress.step // settings.eval_every)
-    return steps * progress.seconds / max(progress.step, 1) + validations * validation
+    validations = -(-settings.steps // settings.eval_every) - progress.step // settings.eval_every  # one at the end
+    return steps * progress.seconds / max(progress.step, 1) + validations * validation if steps else 0.0
