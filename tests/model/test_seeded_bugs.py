@@ -92,9 +92,11 @@ BUGS = {
         segments.cut_shards, "class_weights[labels[examples]]", "class_weights[labels[: len(examples)]]", WEIGHTED,
     ),
     "phi: slope 1 everywhere": (attention.phi_backward, "du *= dphi", "du[...] = dphi", gradients("phi")),
-    "phi: slope phi, without min": (attention.phi_backward, '"phi"], 1.0', '"phi"], float("inf")', gradients("phi")),
+    "phi: slope phi, without min": (
+        attention.phi_backward, "backend.xp.ones(", "float('inf') * backend.xp.ones(", gradients("phi"),
+    ),
     "attention: slope of phi(K), without min": (
-        attention.astromorphic_attention_backward, "1.0, out=dk", "float('inf'), out=dk", gradients(ASTRO),
+        attention.astromorphic_attention_backward, "one = xp.ones(", "one = float('inf') * xp.ones(", gradients(ASTRO),
     ),
     "relative features: r missing": (
         attention.relative_features_backward, 'cache["decay"] @ ', "", gradients("relative features"),
