@@ -18,6 +18,12 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THRE
 from rmaat_np.command.main import main  # noqa: E402
 from rmaat_np.command.signals import handle_stops  # noqa: E402
 
-if __name__ == "__main__":
+
+def run() -> int:
+    """The command in a process of its own. The installed command `rmaat` is this function. -> the exit code"""
     handle_stops()
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

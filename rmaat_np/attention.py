@@ -26,15 +26,16 @@ def split_heads(x, num_heads):
 def phi_forward(u):
     """phi(u) = elu(u) + 1 = exp(min(u, 0)) + max(u, 0), the feature map (Katharopoulos et al., arXiv:2006.16236).
 
-    Shapes: u (...) -> phi (...), > 0
+    max(u, 0) is computed as u - min(u, 0), which is the same number for every finite u.
+    Shapes: u (..., D) -> phi (..., D), > 0
     Cache: phi itself: phi'(u) = min(phi(u), 1).
     """
     if backend.kernels:
         return backend.kernels.phi_forward(u)
     xp = backend.xp
-    out = xp.minimum(u, 0.0)
-    xp.exp(out, out=out)
-    out += xp.maximum(u, 0.0)
+    low = xp.minimum(u, xp.zeros(u.shape[-1], dtype=u.dtype))  # NumPy takes half as long as with the scalar 0.0
+    out = xp.exp(low)
+    out += xp.subtract(u, low, out=low)
     return out, {"phi": out}
 
 
@@ -42,7 +43,8 @@ def phi_backward(dphi, cache):
     """Gradient of the feature map: dphi * min(phi, 1). Shapes: dphi (...) -> du (...)."""
     if backend.kernels:
         return backend.kernels.phi_backward(dphi, cache)
-    du = backend.xp.minimum(cache["phi"], 1.0)
+    phi = cache["phi"]
+    du = backend.xp.minimum(phi, backend.xp.ones(phi.shape[-1], dtype=phi.dtype))
     du *= dphi
     return du
 
@@ -164,7 +166,8 @@ def astromorphic_attention_backward(dy, cache):
     if mask is not None:
         dphi_k *= mask
         dv *= mask
-    xp.minimum(cache["phi_k_unmasked"], 1.0, out=dk)  # phi'(k), as in phi_backward, but written into dkv
+    one = xp.ones(dk.shape[-1], dtype=dk.dtype)
+    xp.minimum(cache["phi_k_unmasked"], one, out=dk)  # phi'(k), as in phi_backward, but written into dkv
     dk *= dphi_k
     return phi_backward(dphi_q, {"phi": phi_q}), dkv, dphi_r
 

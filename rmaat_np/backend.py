@@ -5,13 +5,16 @@ Tokens, labels and lengths stay on the host; `to_device` moves them over once pe
 """
 
 import os
-from contextlib import contextmanager
+import warnings
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy
 
 from .errors import InputError
 
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 xp: Any = numpy
 name = "numpy"
 # With CuPy the module cuda.kernels, else None. Each of its functions computes a chain of operations in one launch. Its
@@ -111,3 +114,31 @@ def owner_of(array):
     while hasattr(getattr(array, "base", None), "nbytes"):
         array = array.base
     return array
+
+
+def one_blas_thread() -> AbstractContextManager:
+    """Let NumPy's matrix products use one thread each inside a `with` block, where several workers compute.
+
+    With threads of their own beside the workers', they wait for each other: a step took 3 to 10 times as long. Nothing
+    happens where the environment already sets the number, as OPENBLAS_NUM_THREADS=1 does. Where threadpoolctl is
+    missing, a warning says so once.
+    """
+    if name != "numpy" or any(variable in os.environ for variable in BLAS_VARIABLES):
+        return nullcontext()
+    controller = _blas_controller()
+    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+
+
+@lru_cache(maxsize=1)  # looks for the libraries that are loaded, which takes milliseconds
+def _blas_controller() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+
+        return ThreadpoolController()
+    except Exception as error:  # not installed, or a broken installation, which can raise anything
+        remedy = "pip install threadpoolctl, or set OPENBLAS_NUM_THREADS=1 before NumPy is imported"
+        warnings.warn(
+            f"the threads of NumPy's products and the workers slow each other down several times ({error}); {remedy}",
+            stacklevel=4,
+        )
+        return None

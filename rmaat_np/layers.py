@@ -203,10 +203,11 @@ def embedding_backward(dout, cache):
     return dtable
 
 
-def softmax_cross_entropy_forward(logits, labels, weight):
-    """loss = weight * sum_b -log softmax(logits_b)[label_b]. With weight = 1 / batch it is the batch's mean.
+def softmax_cross_entropy_forward(logits, labels, weight, row_weights=None):
+    """loss = weight * sum_b w_b (-log softmax(logits_b)[label_b]). With weight = 1 / batch it is the batch's mean.
 
-    Shapes: logits (B, C), labels (B) ints in 0 .. C-1, weight a float -> loss ()
+    row_weights: w_b of each row; None: 1
+    Shapes: logits (B, C), labels (B) ints in 0 .. C-1, weight a float, row_weights (B) or None -> loss ()
     Cache: the probabilities, whose difference from the one-hot labels is the gradient.
     """
     xp = backend.xp
@@ -215,13 +216,19 @@ def softmax_cross_entropy_forward(logits, labels, weight):
     total = exp.sum(axis=-1, keepdims=True)
     one_hot = labels[:, None] == xp.arange(logits.shape[-1])
     log_likelihood = (shifted - xp.log(total)) * one_hot
+    if row_weights is not None:
+        log_likelihood *= row_weights[:, None]
     loss = log_likelihood.sum() * -weight
-    return loss, {"probabilities": exp / total, "one_hot": one_hot, "weight": weight}
+    cache = {"probabilities": exp / total, "one_hot": one_hot, "weight": weight, "row_weights": row_weights}
+    return loss, cache
 
 
 def softmax_cross_entropy_backward(dloss, cache):
-    """Gradient of the cross-entropy: weight * (softmax(logits) - one_hot(labels)) * dloss.
+    """Gradient of the cross-entropy: weight * w_b * (softmax(logits_b) - one_hot(label_b)) * dloss.
 
     Shapes: dloss a float -> dlogits (B, C)
     """
-    return (cache["probabilities"] - cache["one_hot"]) * (cache["weight"] * dloss)
+    dlogits = (cache["probabilities"] - cache["one_hot"]) * (cache["weight"] * dloss)
+    if cache["row_weights"] is not None:
+        dlogits *= cache["row_weights"][:, None]
+    return dlogits

@@ -134,7 +134,7 @@ def readout_loss(z, params: dict, shard: Shard, grads: Gradients):
     """
     xp = backend.xp
     logits, head_cache = readout_logits(z, params, shard)
-    loss, loss_cache = softmax_cross_entropy_forward(logits, shard.labels, shard.weight)
+    loss, loss_cache = softmax_cross_entropy_forward(logits, shard.labels, shard.weight, shard.row_weights)
     dz_ordered, head_grads = head_backward(softmax_cross_entropy_backward(1.0, loss_cache), head_cache)
     for name, gradient in head_grads.items():
         grads.params[name] += gradient

@@ -51,6 +51,7 @@ class Shard:
         tokens (B, n); factors (S, B); token_counts (B, 1), padding not counted
         rows (B) uint32: the place of each sequence in the whole batch
         positions (B): where in the shard each of its sequences went by sorting; labels (examples) or None
+        row_weights (examples): what the loss of each example is multiplied by; None: 1
     """
 
     cfg: Config
@@ -67,6 +68,7 @@ class Shard:
     rows: Any
     positions: Any
     labels: Any
+    row_weights: Any
 
     @property
     def num_segments(self) -> int:
@@ -147,6 +149,24 @@ def check_labels(labels, count: int, cfg: Config) -> np.ndarray:
     return labels
 
 
+def check_class_weights(weights, cfg: Config) -> np.ndarray:
+    """What the loss of a row of each class is multiplied by, as a host array (C,) of float64.
+
+    Raises: InputError naming the first class whose weight is not a finite number of at least 0.
+    """
+    weights = np.asarray(backend.to_host(weights))
+    if weights.shape != (cfg.num_classes,) or weights.dtype.kind not in "iuf":
+        raise InputError(
+            f"class_weights are {weights.dtype} of shape {weights.shape}, but they must be numbers of shape "
+            f"({cfg.num_classes},), one for each class"
+        )
+    wrong = ~np.isfinite(weights) | (weights < 0)
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise InputError(f"class_weights: class {place} has {weights[place]}; use finite numbers, 0 or more")
+    return weights.astype(np.float64)
+
+
 def sequence_lengths(sequences) -> np.ndarray:
     """n_b: the place of the last token that is not padding. Shapes: (B, n) -> (B,) ints, 0 for an empty sequence."""
     live = sequences != 0
@@ -165,12 +185,14 @@ def shard_size(cfg: Config, examples: int, workers: int, parts: int = 1) -> int:
 
 
 def cut_shards(
-    sequences, labels, cfg: Config, dtype, size: int, dropout=None, wanted: slice = slice(None)
+    sequences, labels, cfg: Config, dtype, size: int, dropout=None, class_weights=None, wanted: slice = slice(None)
 ) -> list[Shard]:
     """Sort the examples by number of segments, longest first, and cut them into shards of `size`.
 
-    wanted: which of the shards are made
-    Shapes: sequences (B, n) as from check_tokens; labels (examples) or None; dropout: (seed, step) or None
+    It has eight parameters, because a shard holds a little of everything that a step is given.
+
+    dropout: (seed, step) or None; wanted: which of the shards are made
+    Shapes: sequences (B, n) as from check_tokens; labels (examples) or None; class_weights (C,) or None
     """
     documents = 1 + cfg.pair
     lengths = sequence_lengths(sequences)
@@ -191,7 +213,10 @@ def cut_shards(
         on_device = {
             "positions": backend.to_device(np.argsort(by_length)),
             "labels": None if labels is None else backend.to_device(labels[examples]),
+            "row_weights": None,
         }
+        if class_weights is not None:
+            on_device["row_weights"] = backend.to_device(class_weights[labels[examples]].astype(dtype))
         which = members[by_length]
         shards.append(Shard(**common, **on_device, **_cut_sequences(sequences, lengths, totals, which, cfg, dtype)))
     return shards

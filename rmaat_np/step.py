@@ -14,7 +14,7 @@ from .ledger import Event, Ledger
 from .model import segment_forward
 from .params import check_dtypes, check_params
 from .replay import Gradients, amrb, bptt, empty_readout, first_memory, readout_logits, zero_gradients
-from .segments import Shard, check_labels, check_tokens, cut_shards, shard_size
+from .segments import Shard, check_class_weights, check_labels, check_tokens, cut_shards, shard_size
 
 METHODS = ("amrb", "bptt")
 
@@ -49,12 +49,13 @@ def loss_and_grads(
     *,
     replay_budget: int = 0,
     observer: Callable[[Event], None] | None = None,
+    class_weights=None,
     accumulate: int = 1,
     share: Share = WHOLE_BATCH,
 ):
     """Mean cross-entropy of a batch and its gradient for every parameter.
 
-    The parameters are those of the public interface, so there are many.
+    The parameters are those of the public interface, so there are thirteen.
     The batch is cut into shards that fit the processor's cache. Up to `workers` of them run side by side. Their
     gradients are added in the order of the shards, so the timing of threads changes nothing.
 
@@ -63,13 +64,15 @@ def loss_and_grads(
     replay_budget: bytes for each shard. Memory tokens are always kept. If bytes are left, AMRB also keeps caches of
         segments, which then need no replay.
     observer: called with an `Event` for all that comes and goes, from the thread of its shard
+    class_weights: w_c, what the loss of a row of class c is multiplied by. The loss is then sum_b w_(y_b) loss_b / B: a
+        sum over all rows, divided by their number and not by the sum of their weights, so that parts of a batch add up.
     accumulate: parts of the batch that are computed one after another, for a large batch in a small memory
     share: what of the batch this process computes; loss, grads and accuracy are those of the whole batch all the same
 
-    Shapes: tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints
+    Shapes: class_weights (C,) or None; tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints
         -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, and in bytes the most that `workers` shards hold
         at once: peak_cache_bytes of caches, replay_buffer_bytes of memory tokens
-    Raises: InputError for params of another configuration, wrong tokens, labels, method or counts.
+    Raises: InputError for params of another configuration, wrong tokens, labels, class_weights, method or counts.
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
@@ -80,11 +83,12 @@ def loss_and_grads(
         workers = 1  # a card computes one shard after another
     sequences = _check_inputs(params, cfg, tokens)
     labels = check_labels(labels, len(sequences) // (1 + cfg.pair), cfg)
+    weights = None if class_weights is None else check_class_weights(class_weights, cfg)
     dropout = None
     if cfg.dropout > 0 and seed is not None and step is not None:
         dropout = check_integer("seed", seed, 0), check_integer("step", step, 0)
     size, mine = shard_size(cfg, len(labels), workers, share.ranks * accumulate), slice(share.rank, None, share.ranks)
-    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout, mine)
+    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout, weights, mine)
 
     phi_r, phi_r_caches = prepare_phi_r(params, cfg)
     run = partial(_run_shard, params, phi_r, method, replay_budget, observer)
@@ -204,7 +208,7 @@ def _map_in_order(function: Callable, shards: list[Shard], workers: int) -> Iter
     if workers == 1 or len(shards) == 1 or sys.gettrace() is not None or sys.getprofile() is not None:
         yield from map(function, shards)
         return
-    with ThreadPoolExecutor(min(workers, len(shards))) as pool:
+    with backend.one_blas_thread(), ThreadPoolExecutor(min(workers, len(shards))) as pool:
         try:
             results = pool.map(function, shards)  # submits them all, which starts the threads
         except RuntimeError as error:  # "can't start new thread"

@@ -1,11 +1,13 @@
 """The same model written plainly in PyTorch, with autograd's gradients: the oracle of a test, the benchmark's peer.
 
 Nothing of the package's arithmetic is used but the retention factors. Dropout is left out. PyTorch is no dependency:
-only `measure.py` and a test that skips without PyTorch import this file.
+only `measure.py`, `rmaat_np.torch_model` and tests that skip without PyTorch import this file.
 """
 
+from .. import backend
 from ..config import Config
 from ..errors import InputError
+from ..params import check_params, init_params
 from ..plasticity import retention_factors
 
 try:
@@ -15,7 +17,7 @@ try:
 except Exception as error:  # not installed, or a broken installation, which can raise anything
     raise InputError(f"PyTorch cannot be imported ({error}); pip install torch") from None
 
-__all__ = ["logits", "loss", "to_torch"]
+__all__ = ["Model", "logits", "loss", "to_torch"]
 
 
 def to_torch(params: dict, requires_grad: bool = True, device: str = "cpu") -> dict:
@@ -190,3 +192,32 @@ def loss(params: dict, cfg: Config, tokens, labels, checkpoint: bool = False, sk
     skip_unread: leave out the token rows of the last block, which a memory readout never sees
     """
     return F.cross_entropy(logits(params, cfg, tokens, checkpoint, skip_unread), labels)
+
+
+class Model(torch.nn.Module):
+    """The model as a module of PyTorch, to train or to export there. Its state_dict has our parameters' names.
+
+    Its parameters are those of `init_params(cfg)` until others are loaded.
+    """
+
+    def __init__(self, cfg: Config):
+        super().__init__()
+        self.cfg = cfg
+        for name, array in init_params(cfg).items():
+            *path, leaf = name.split(".")
+            module = self
+            for part in path:
+                if not hasattr(module, part):
+                    module.add_module(part, torch.nn.Module())
+                module = getattr(module, part)
+            module.register_parameter(leaf, torch.nn.Parameter(torch.tensor(backend.to_host(array))))
+
+    def load_arrays(self, params: dict) -> "Model":
+        """Take over the flat dict of arrays. Raises: InputError for those of another configuration. -> the module"""
+        check_params(params, self.cfg)
+        self.load_state_dict({name: torch.tensor(backend.to_host(array)) for name, array in params.items()})
+        return self
+
+    def forward(self, tokens):
+        """Class scores. Shapes: tokens (B, n) ints, for pairs (B, 2, n), 0 is padding -> logits (B, C)"""
+        return logits(dict(self.named_parameters()), self.cfg, tokens, skip_unread=True)

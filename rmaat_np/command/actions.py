@@ -4,21 +4,26 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 from .. import backend, params
 from ..data import TASKS, check_options, load_dataset, report
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
+from ..optim import learning_rate
 from ..system.files import make_folder
-from ..system.terminal import complain, progress_bar, show, tell, warn
+from ..system.terminal import complain, show, tell, warn, write_above_bars
 from ..trace import event_lines, trace_run, write_page, write_timeline
 from ..training import loop, settings
 from ..training import run as runs
 from ..training.divergence import Diverged
 from ..training.execution import activate
-from ..training.inputs import fingerprint
+from ..training.inputs import check_codec, check_dataset, fingerprint
+from ..training.program import train_with_bar
 from ..training.ranks import check_alike
+from ..training.score_report import write_report
+from ..training.scores import class_names, judge
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
@@ -39,7 +44,9 @@ def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Datas
         if not arguments.data_dir.is_dir():
             raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")
         warn(f"--data-dir {arguments.data_dir}: no data are read from it, for those of {chosen.task} are drawn here")
-    return load_dataset(chosen.task, chosen.data, arguments.data_dir, arguments.cache_dir)
+    limit = {"max_length": chosen.fields["num_segments"] * chosen.fields["segment_length"]}
+    given = chosen.data | (limit if chosen.data.get("cut") else {})
+    return load_dataset(chosen.task, given, arguments.data_dir, arguments.cache_dir)
 
 
 def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run, Dataset]:
@@ -52,7 +59,10 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
     run = runs.shared(arguments.ranks, lambda: runs.load_run(checkpoint))
     _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
-    return run, _load_alike(run.settings, arguments)
+    dataset = _load_alike(run.settings, arguments)
+    check_codec(run.codec, dataset, run.folder)
+    check_dataset(dataset, run.cfg)
+    return run, dataset
 
 
 def _load_alike(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
@@ -66,14 +76,17 @@ def _load_alike(chosen: settings.Settings, arguments: argparse.Namespace) -> Dat
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
-    """Refuse options that contradict the checkpoint. Raises: InputError naming the option and both values."""
+    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed.
+
+    Raises: InputError naming the option and both values.
+    """
     saved = {"task": run.settings.task, "preset": run.settings.preset, "model": run.settings.model}
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | options.overrides_of(arguments)).items():
         if name not in saved:
-            raise settings.unknown_key(name, saved)
-        if saved[name] != value:
+            raise settings.unknown_key(name, saved, f"--set {name}")
+        if saved[name] != value and not (name == "steps" and arguments.resume is not None):
             raise InputError(
                 f"{name} is {saved[name]!r} in the checkpoint, not {value!r}; leave it out, or start a new run"
             )
@@ -92,19 +105,37 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with a run to its end."""
-    return _run_to_end(*_open_run(arguments.resume, arguments), arguments)
+    """Go on with a run to its end, or with --steps to that step."""
+    run, dataset = _open_run(arguments.resume, arguments)
+    before, done = run.settings.train, run.progress.step
+    steps = options.overrides_of(arguments).get("steps", before.steps)
+    if steps != before.steps:
+        runs.extend(run, steps)
+        rates = [learning_rate(done, count, before.lr, before.warmup_steps) for count in (before.steps, steps)]
+        tell(
+            f"{run.folder}: {steps} steps instead of {before.steps}; after step {done} the learning rate goes on as in "
+            f"a run of {steps} steps, from {rates[1]:.2e} instead of {rates[0]:.2e}"
+        )
+    return _run_to_end(run, dataset, arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Print a checkpoint's scores on the test split, as JSON on stdout."""
+    """Print a checkpoint's scores on the test split, as JSON on stdout; with --report, write the report too."""
     run, dataset = _open_run(arguments.eval, arguments)
     tell(_announcement(run, arguments), write=complain)
+    reports = arguments.report is not None and arguments.ranks.rank == 0
+    if reports:
+        make_folder(arguments.report)  # what cannot be made is refused before the evaluation
     scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers, ranks=arguments.ranks)
     if not math.isfinite(scores["loss"]):
         raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
     found = {"checkpoint": str(runs.checkpoint_path(arguments.eval)), "step": run.progress.step}
-    show(json.dumps(found | {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}))
+    found |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
+    found["test"] = judge(scores["predictions"], class_names(dataset))
+    if reports:
+        written = write_report(arguments.report, found, scores["predictions"], dataset)
+        complain(f"{arguments.report}/: {' '.join(written)}")
+    show(json.dumps(found))
     return 0
 
 
@@ -131,7 +162,8 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
             _train_with_bar(run, dataset, arguments, received)
     except loop.Interrupted as stop:
         complain(f"stopped after step {stop.step}, saved; {go_on}")
-        return exit_code(max(run.ranks.gather(received[0] if received else 0)))  # not every rank got the signal
+        number = max(run.ranks.gather(received[0] if received else 0))  # not every rank got the signal
+        return exit_code(number) if number else 0  # by --stop-after, which is no failure
     except KeyboardInterrupt as stop:
         if not (run.folder / "last.npz").exists():
             go_on = "there is none yet; start again with the same command"
@@ -144,26 +176,16 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
 
 def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> None:
     """Train with a progress bar, and say what came out. received: the signals that ask to stop"""
-    with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
-
-        def on_step(row: dict) -> None:
-            bar.update()
-            if row["step"] % 10 == 0:
-                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
-
-        result = loop.train(
-            run,
-            dataset,
-            options.execution_of(arguments),
-            should_stop=lambda: bool(received),
-            on_step=on_step,
-            report=lambda line: tell(line, write=bar.write),
-            warn=complain,
-        )
+    execution, report = options.execution_of(arguments), partial(tell, write=write_above_bars)
+    result = train_with_bar(
+        run, dataset, execution, lambda: bool(received) or options.time_is_up(arguments), report, complain
+    )
     written = " ".join(name for name in WRITTEN if (run.folder / name).exists())
     again = options.command("--eval", run.folder / "best.npz", *options.same_place(arguments)[2:])
+    selected = run.settings.train.select == "macro_f1"
+    macro_f1 = f", macro F1 {result['test']['macro_f1']:.3f}" if selected else ""
     tell(
-        f"test accuracy {result['test_accuracy']:.3f} (best on validation, step {result['best_step']}), "
+        f"test accuracy {result['test_accuracy']:.3f}{macro_f1} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
         f"{run.folder}/: {written}\nevaluate again: {again}"
@@ -198,7 +220,7 @@ def check_data(arguments: argparse.Namespace) -> int:
         show(report.report(load_data(chosen, arguments)))
     except InputError as error:
         expected = TASKS[chosen.task].expected
-        complain(f"run_lra.py: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
+        complain(f"{options.program()}: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
         return 2
     return 0
 

@@ -3,10 +3,11 @@
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from ..system.files import make_numbered_folder
-from ..system.terminal import complain, progress_bar, tell
+from ..system.terminal import complain, progress_bar, tell, write_above_bars
 from ..training import compare as comparing
 from ..training import settings
 from ..training.execution import activate
@@ -29,14 +30,14 @@ def compare(arguments: argparse.Namespace) -> int:
                 comparing.compare(
                     comparison,
                     lambda job: argv_of(job, arguments),
-                    should_stop=lambda: bool(received),
+                    should_stop=lambda: bool(received) or options.time_is_up(arguments),
                     on_progress=lambda done: bar.update(done - bar.n),
-                    report=lambda line: tell(line, write=bar.write),
+                    report=partial(tell, write=write_above_bars),
                 )
         except Interrupted:
             bar.close()
             complain(f"stopped, every run is saved; go on with: {again}")
-            return exit_code(received[0])
+            return exit_code(received[0]) if received else 0  # by --stop-after, which is no failure
         except KeyboardInterrupt as stop:
             bar.close()
             complain(f"stopped at once, the runs are back at their last save; go on with: {again}")

@@ -15,6 +15,7 @@ from ..training.divergence import Diverged
 from ..training.ranks import ALONE, MpiRanks, Ranks, give_up, join, wait_for_rank_0
 from . import actions, options
 from .compare import compare
+from .predict import predict
 from .signals import exit_code, number_of
 
 _REMEDIES = {  # by the names of errno, for not every platform has all of them
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         ranks = join()
     except InputError as error:
         wait_for_rank_0()  # it says the same and ends all, unless it can be joined
-        complain(f"run_lra.py: {error}")
+        complain(f"{options.program()}: {error}")
         give_up(2)
         return 2
     return _main_of_rank(argv, ranks) if isinstance(ranks, MpiRanks) else _main(argv, ALONE)
@@ -66,7 +67,7 @@ def _main_of_rank(argv: list[str] | None, ranks: MpiRanks) -> int:
 
 def _main(argv: list[str] | None, ranks: Ranks) -> int:
     """`main` of one process, with what it says of its errors."""
-    name = "run_lra.py" if ranks.size == 1 else f"run_lra.py, rank {ranks.rank} of {ranks.size}"
+    name = options.program() + (f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else "")
     # a number that is not finite is reported with its step and its first array; NumPy's warning would only repeat it
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
@@ -107,6 +108,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return compare(arguments)
     if arguments.eval is not None:
         return actions.evaluate(arguments)
+    if arguments.predict is not None:
+        return predict(arguments)
     if arguments.resume is not None:
         return actions.resume(arguments)
     if arguments.check_data:

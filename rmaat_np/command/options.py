@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from .. import params, step
@@ -18,27 +20,34 @@ from ..training.ranks import ALONE, Ranks, mpiexec
 
 _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
+INSTALLED = "rmaat"  # the command that `pip install` makes; see pyproject.toml
 DATA_DIR = Path("data")
-_SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype")  # options that stand for a --set
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # of --stop-after, in seconds
+_SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype", "patience")  # options that stand for a --set
 
 
 def parse_arguments(argv: list[str] | None = None, ranks: Ranks = ALONE) -> argparse.Namespace:
-    """The command line, in `words` its words, and in `ranks` the processes that were started with it.
+    """The command line, in `words` its words, in `begun` when it was read, in `ranks` the processes that read it.
 
-    argparse refuses unknown options with exit code 2.
+    argparse refuses what it does not know.
     """
-    parser = Parser(prog="run_lra.py", description=_DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog=program(), description=_DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
     workers = min(ranks.gather(max(1, default_workers() // ranks.on_this_machine)))  # the same on all machines
     _add_computing(parser.add_argument_group("how to compute"), workers)
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(words, argparse.Namespace(words=words, ranks=ranks))
-    for name in ("resume", "eval", "check_data"):  # argparse's own groups of this kind cannot span two headings
+    arguments = parser.parse_args(words, argparse.Namespace(words=words, begun=time.monotonic(), ranks=ranks))
+    for name in ("resume", "eval", "predict", "check_data"):  # argparse's own groups cannot span two headings
         if arguments.out is not None and getattr(arguments, name):
             parser.error(f"argument {option(name)}: not allowed with argument --out")
     return arguments
+
+
+def program() -> str:
+    """What the command is called here: the installed `rmaat`, or the script run_lra.py."""
+    return INSTALLED if Path(sys.argv[0]).stem == INSTALLED else SCRIPT.name
 
 
 def _add_training(group) -> None:
@@ -47,11 +56,13 @@ def _add_training(group) -> None:
     add("--preset", type=word, help="sizes and schedule, rmaat_np/training/presets/TASK.toml; default quick")
     add("--model", choices=settings.MODELS, help="default rmaat")
     add("--method", choices=step.METHODS, help="default: the model's own")
-    add("--steps", type=int, help="training steps")
+    add("--steps", type=int, help="training steps; with --resume: go on to this one, finished or not")
     add("--batch-size", type=int, help="rows per step")
     add("--lr", type=float, help="peak learning rate")
     add("--seed", type=int, help="of parameters, data order and dropout")
     add("--dtype", choices=params.DTYPES, help="of parameters and arithmetic; default float32")
+    text = "end training after N validations in a row that brought nothing better; default 0: never"
+    add("--patience", type=int, metavar="N", help=text)
     text = "any field of the model, training or data; repeatable"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -70,6 +81,8 @@ def _add_computing(group, workers: int) -> None:
     text = "under mpiexec: keep AdamW's state once in the whole job, and not once a rank; a little slower"
     add("--divide-optimiser", action="store_true", help=text)
     add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
+    text = "save and end after this time, as 90s, 30m, 8h or 1d; it counts from the command's start"
+    add("--stop-after", type=duration, metavar="TIME", help=text)
     text = "name the operation when a loss or gradient is not finite"
     add("--detect-anomaly", action="store_true", help=text)
 
@@ -89,8 +102,15 @@ def _add_actions(group) -> None:
     text = "go on with a run, from its folder or a checkpoint"
     which.add_argument("--resume", type=path, metavar="DIR|FILE", help=text)
     which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    text = "only predict, with a run of task own: a line of JSON for each row of --input"
+    which.add_argument("--predict", type=path, metavar="DIR|FILE", help=text)
+    text = "with --eval: also write the scores, the confusion matrix and the most certain mistakes into a folder"
+    add("--report", type=path, metavar="DIR", help=text)
     text = "only show what was found for the task, or what is missing"
     which.add_argument("--check-data", action="store_true", help=text)
+    text = "with --predict: .tsv, .csv, .jsonl, .npz, or a text a line; - is stdin"
+    add("--input", type=path, metavar="FILE|-", help=text)
+    add("--scores", action="store_true", help="with --predict: the probabilities of all classes")
     text = "only tell one training step line by line, and draw it into OUT/trace.png, by default ./trace.png"
     add("--trace", action="store_true", help=text)
     text = "with --trace: a page to step through, instead of the picture"
@@ -105,6 +125,20 @@ def word(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty; name one, or leave the option out")
     return text
+
+
+def duration(text: str) -> float:
+    """The type of --stop-after: a number with a unit, or of seconds. -> seconds"""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip(), re.ASCII)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; give one above 0, as 90s, 30m, 8h or 1d")
+    return seconds
+
+
+def time_is_up(arguments: argparse.Namespace) -> bool:
+    """Has the command run for as long as --stop-after lets it?"""
+    return arguments.stop_after is not None and time.monotonic() - arguments.begun >= arguments.stop_after
 
 
 def path(text: str) -> Path:
@@ -124,6 +158,16 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
     if arguments.tf32 and arguments.backend != "cupy":
         raise InputError("--tf32: backend numpy has no TF32; add --backend cupy, or leave --tf32 out")
+    if (arguments.input is None) != (arguments.predict is None):
+        raise InputError("--predict RUN and --input FILE go together; name both")
+    if arguments.scores and arguments.predict is None:
+        raise InputError("--scores goes with --predict; add it")
+    if arguments.report is not None and arguments.eval is None:
+        raise InputError("--report goes with --eval; add --eval and the checkpoint to report on")
+    if arguments.stop_after is not None:
+        for name in ("eval", "predict", "check_data", "trace"):
+            if getattr(arguments, name):
+                raise InputError(f"--stop-after goes without {option(name)}; it ends a training")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
     if arguments.divide_optimiser and arguments.ranks.size == 1:
@@ -131,14 +175,14 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.trace:
         if arguments.accumulate > 1:
             raise InputError("--trace goes without --accumulate; it shows one part")
-        for name in ("compare", "resume", "eval", "check_data", "method", "replay_budget", "detect_anomaly"):
+        for name in ("compare", "resume", "eval", "predict", "check_data", "method", "replay_budget", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
-    for name in ("trace", "compare", "check_data"):
+    for name in ("trace", "compare", "check_data", "predict"):
         if arguments.ranks.size > 1 and getattr(arguments, name):
             raise InputError(f"{option(name)} goes without mpiexec; start one process")
     if arguments.compare is not None:
-        for name in ("model", "resume", "eval", "check_data", "detect_anomaly"):
+        for name in ("model", "resume", "eval", "predict", "check_data", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--compare goes without {option(name)}; leave it out")
 
@@ -199,6 +243,9 @@ def _how_this_was_called() -> list[str]:
 
     Called from Python, as in a notebook, the command line of the process is not ours.
     """
+    if program() == INSTALLED:
+        found = shutil.which(INSTALLED)
+        return [INSTALLED if found and os.path.samefile(found, sys.argv[0]) else sys.argv[0]]
     before, ours = sys.orig_argv[: -len(sys.argv)], sys.orig_argv[-len(sys.argv) :] == sys.argv
     if before and ours and os.path.exists(sys.argv[0]) and SCRIPT.exists() and os.path.samefile(sys.argv[0], SCRIPT):
         found = shutil.which(before[0])

@@ -4,21 +4,29 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# what asks a process to end, on this platform; SIGBREAK is the one that Windows sends from process to process, SIGUSR1
-# the one that batch systems send before a job's time is over, and the one that Open MPI's mpiexec hands on in peace
-_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)]
+# what asks a process to end, on this platform: SIGHUP when its terminal is closed or its connection breaks; SIGUSR1
+# before a batch system's time is over, and from Open MPI's mpiexec; SIGBREAK from another process of Windows
+_STOPS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+]
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 def handle_stops() -> None:
     """Let what asks a process to end do so in an orderly way, from here on. For a program's own process."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in _STOPS[1:]:
+    for number in _heeded()[1:]:
         signal.signal(number, stop_at_once)
 
 
+def _heeded() -> list[int]:
+    """The signals to act on, SIGINT first. Started by `nohup`, a process ignores SIGHUP, and goes on doing so."""
+    return [number for number in _STOPS if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def stop_at_once(number: int, frame) -> None:
-    """The handler while there is nothing to save: SIGTERM acts as Ctrl-C does."""
+    """The handler while there is nothing to save: SIGTERM and SIGHUP act as Ctrl-C does."""
     raise KeyboardInterrupt(number)
 
 
@@ -26,16 +34,17 @@ def stop_at_once(number: int, frame) -> None:
 def stop_requests() -> Iterator[list[int]]:
     """Inside the `with` block, collect the signals that ask to end in a list instead of dying of them.
 
-    A second signal raises KeyboardInterrupt(number).
+    A second signal raises KeyboardInterrupt(number). SIGHUP as a second one does not: where a terminal is closed, the
+    shell sends one and the system another, and both mean the same.
     """
     received: list[int] = []
 
     def remember(number: int, frame) -> None:
-        if received:
+        if received and number != _HANGUP:
             raise KeyboardInterrupt(number)
         received.append(number)
 
-    previous = {number: signal.signal(number, remember) for number in _STOPS}
+    previous = {number: signal.signal(number, remember) for number in _heeded()}
     try:
         yield received
     finally:

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import InputError
 
+if TYPE_CHECKING:
+    from .own.codec import Codec
+
 SPLITS = ("train", "val", "test")
+TOKEN_TYPES = (np.uint8, np.uint16, np.uint32)
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class Split:
     """One split of a task, all sequences end to end in one array.
 
     Shapes:
-        tokens:  (total,) uint8 or uint16, values >= 1; 0 is kept for padding
+        tokens:  (total,) uint8, uint16 or uint32, values >= 1; 0 is kept for padding
         offsets: (n * documents + 1,) int64; sequence i is tokens[offsets[i]:offsets[i + 1]]
         labels:  (n,) int64, 0 .. num_classes - 1
         documents: 1, or 2 when a row is a pair of documents
@@ -30,9 +35,11 @@ class Split:
 
     def __post_init__(self):
         tokens, offsets, labels = self.tokens, self.offsets, self.labels
-        if tokens.dtype not in (np.uint8, np.uint16) or offsets.dtype != np.int64 or labels.dtype != np.int64:
+        if tokens.dtype not in TOKEN_TYPES or offsets.dtype != np.int64 or labels.dtype != np.int64:
             types = f"{tokens.dtype}, {offsets.dtype}, {labels.dtype}"
-            raise InputError(f"Split: tokens, offsets, labels are {types}; they must be uint8 or uint16, int64, int64")
+            raise InputError(
+                f"Split: tokens, offsets, labels are {types}; they must be uint8, uint16 or uint32, int64, int64"
+            )
         if not tokens.ndim == offsets.ndim == labels.ndim == 1 or self.documents not in (1, 2):
             raise InputError("Split: the three arrays must have one axis each, and documents must be 1 or 2")
         if (
@@ -92,12 +99,12 @@ def make_split(
 ) -> Split:
     """Join a list of 1-D token arrays (for pairs: both documents of a row, one after the other).
 
-    dtype: np.uint8 or np.uint16; tokens are integers from 1 to its largest value, for 0 is padding
+    dtype: np.uint8, np.uint16 or np.uint32; tokens are integers from 1 to its largest value, for 0 is padding
     Raises: InputError naming the row whose tokens or label do not fit. Nothing is ever wrapped or cut off.
     """
     dtype = np.dtype(dtype)
-    if dtype not in (np.uint8, np.uint16):
-        raise InputError(f"make_split: dtype is {dtype}; it must be uint8 or uint16")
+    if dtype not in TOKEN_TYPES:
+        raise InputError(f"make_split: dtype is {dtype}; it must be uint8, uint16 or uint32")
     pieces = [_as_tokens(piece, dtype, i // documents) for i, piece in enumerate(sequences)]
     offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
     tokens = np.concatenate(pieces) if pieces else np.empty(0, dtype)
@@ -152,6 +159,9 @@ class Dataset:
     max_length: tokens of the longest row that the task admits
     decode: turns the tokens of one row back into text
     as_text: False when that text is a picture, which is shown whole
+    codec: of data of one's own: how rows become tokens, and what the classes are called
+    origins: of data of one's own: what its owner calls the rows of each split: the text before a row's number, the
+        numbers (n,), the text behind; see `place`
     """
 
     task: str
@@ -163,6 +173,20 @@ class Dataset:
     test: Split
     decode: Callable[[np.ndarray], str]
     as_text: bool = True
+    codec: "Codec | None" = None
+    origins: dict[str, tuple[str, np.ndarray, str]] | None = None
+
+    @property
+    def sizes(self) -> dict[str, int | bool]:
+        """What the data decide of a `Config`: vocab_size, num_classes and pair."""
+        return {"vocab_size": self.vocab_size, "num_classes": self.num_classes, "pair": self.pair}
+
+    def place(self, name: str, row: int) -> str:
+        """What a message calls a row of a split, counted from 0."""
+        if self.origins is None:
+            return f"{self.task}, {name} split: row {row + 1}"
+        before, numbers, behind = self.origins[name]
+        return f"{before}{numbers[row]}{behind}"
 
     @property
     def pair(self) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ def stored_split(sources: list[Path], folder: AnyPath, version: str, read: Calla
     Stored arrays that are damaged or out of date are made anew. If they cannot be written, stderr says so.
     """
     paths = [Path(source).absolute() for source in sources]
-    path = Path(folder) / f"{version}-{_digest(paths)[:16]}.npz"
+    path = Path(folder) / f"{version}-{digest(paths)[:16]}.npz"
     # Before reading: if a source changes meanwhile, the arrays made of it count as out of date.
-    key = _digest([_size_and_time(source) for source in paths])
+    key = digest([size_and_time(source) for source in paths])
     split = _load(path, key)
     if split is None:
         split = read()
@@ -32,11 +32,12 @@ def stored_split(sources: list[Path], folder: AnyPath, version: str, read: Calla
     return split
 
 
-def _digest(values) -> str:
+def digest(values: Iterable) -> str:
+    """A name for values: SHA-256 of their texts."""
     return hashlib.sha256("\n".join(map(str, values)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def size_and_time(path: Path) -> tuple[int, int]:
     """Size in bytes and time in ns of a source. A dangling link has none: the reader names it if it needs it."""
     try:
         status = os.stat(path)

@@ -8,6 +8,7 @@ from ..errors import InputError, check_integer
 from ..system.terminal import warn
 from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
 from .dataset import SPLITS, Dataset
+from .own import files as own_files
 from .sources import locate
 from .stored import STORE, AnyPath
 
@@ -67,8 +68,9 @@ def check_options(task: str, options: dict) -> None:
             raise InputError(f"{name} is no data option of task {task}; there are {', '.join(known) or 'none'}")
         if known[name] is int:
             check_integer(name, value, 1)
-        elif not isinstance(value, str):
-            raise InputError(f"{name} is {value!r:.40}, but it must be text")
+        elif not isinstance(value, known[name]):
+            wanted = {str: "text", bool: "true or false"}[known[name]]
+            raise InputError(f"{name} is {value!r:.40}, but it must be {wanted}")
 
 
 def _option(options: dict, name: str):
@@ -168,6 +170,12 @@ TASKS = {
         pathfinder.EXPECTED,
         rows=(160_000, 19_999, 19_999),  # of the 200,000 easy images, one is empty in the release
         classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
+    ),
+    "own": Task(
+        lambda options, data_dir, cache_dir: own_files.load(data_dir, options, cache_dir),
+        lambda _, folder: [*own_files.find_files(folder).values()],
+        own_files.OPTIONS,
+        own_files.EXPECTED,
     ),
     "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], {"class_within": int, "length": int}),
 }

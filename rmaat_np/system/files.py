@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from ..errors import InputError, write_error
 _MAX_HEADER = 16_384  # bytes of an array's header; NumPy itself reads no more than 10,000
 DAMAGED = (  # what reading a truncated, altered or foreign file raises
     OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RuntimeError,
-    SyntaxError, zipfile.BadZipFile, zlib.error,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

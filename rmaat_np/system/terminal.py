@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
-from ..errors import InputError, WriteError, escaped
+from ..errors import WriteError, escaped
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,6 +90,43 @@ def showable(text: str, stream: TextIO | None) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
+def spoken_time(seconds: float) -> str:
+    """A time that is still to go by, rounded to what one plans by: "45 s", "12 min", "1 h 20 min", "2 d 3 h"."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+class NoBar:
+    """What stands in for a progress bar where tqdm is missing: it shows nothing."""
+
+    def __init__(self, iterable: Iterable | None, n: int):
+        self.iterable, self.n = iterable, n
+
+    def __iter__(self):
+        return iter(self.iterable or ())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        """There is nothing to close."""
+
+    def update(self, n: int = 1) -> None:
+        """Count, and show nothing."""
+        self.n += n
+
+    def set_postfix(self, **values) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 def progress_bar(
     iterable: Iterable | None = None,
     *,
@@ -102,11 +139,17 @@ def progress_bar(
 
     iterable: what to iterate over, or None; total: updates in all, by default the iterable's length; initial: updates
     that were made before; unit: what one update is; label: text before the bar
-    Raises: InputError with the remedy where tqdm is missing or broken.
+    Where tqdm is missing or broken there is no bar, and nothing else is missing.
     """
     try:
         from tqdm.auto import tqdm
-    except Exception as error:  # a broken installation can raise anything
-        raise InputError(f"tqdm cannot be imported ({error}); pip install tqdm") from None
+    except Exception:  # a broken installation can raise anything
+        return NoBar(iterable, initial)
     silent = True if sys.stderr is None else None  # None: where it is no terminal
     return tqdm(iterable, total=total, initial=initial, unit=unit, desc=label, disable=silent, mininterval=0.5)
+
+
+def write_above_bars(line: str) -> None:
+    """Print a line on stdout without tearing a progress bar on stderr apart."""
+    bars = sys.modules.get("tqdm.std")
+    (bars.tqdm.write if bars else print)(line)

@@ -58,6 +58,8 @@ def _recording(
     document = f", document {row.document + 1}" if cfg.pair else ""
     place = f"row {row.number + 1} of {count}"
     classes = TASKS[dataset.task].classes if dataset.task in TASKS else ()
+    if dataset.codec is not None:
+        classes = tuple(map(str, dataset.codec.classes.tolist()))
     answer = describe_answer(row, f"In {place}", classes)
     return {
         "row": place + document,

@@ -1,6 +1,7 @@
 """Checkpoints: one .npz file of parameters, optimiser state and a JSON text. No pickle; whole or not at all."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 
 from .. import backend
 from ..config import Config
+from ..data.own.codec import Codec
 from ..errors import InputError
-from ..params import check_params
+from ..params import check_dtypes, check_params
 from ..system.files import DAMAGED, read_npz, write_npz
 
 FORMAT = 1
@@ -60,6 +62,43 @@ def load_checkpoint(path: str | Path) -> tuple[dict, dict, dict]:
         groups[group][key] = array
     params = groups.pop("params")
     return _to_device(params), {moment: _to_device(values) for moment, values in groups.items()}, meta
+
+
+def save_model(path: str | Path, params: dict, cfg: Config, codec: Codec | None = None) -> None:
+    """Write a model without the state of its optimiser, which is two thirds of a checkpoint.
+
+    codec: of data of one's own
+    Raises: InputError for params of another configuration; WriteError naming the path and a remedy.
+    """
+    check_params(params, cfg)
+    check_dtypes(params)
+    meta = {"config": asdict(cfg)} | ({"codec": codec.to_json()} if codec else {})
+    save_checkpoint(path, params, {}, meta)
+
+
+def load_model(path: str | Path) -> tuple[dict, Config, Codec | None]:
+    """The model of a run, of a checkpoint, or of what `save_model` wrote. -> params, cfg, codec or None
+
+    path: a file; or the folder of a run, which stands for its best checkpoint, and for its last before there is a best
+    Raises: InputError naming the file and what is wrong with it.
+    """
+    return read_model(path)[:3]
+
+
+def read_model(path: str | Path) -> tuple[dict, Config, Codec | None, dict]:
+    """As `load_model`, and all that the file says of the run, as plain values."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / ("best.npz" if (path / "best.npz").exists() else "last.npz")
+    params, _, meta = load_checkpoint(path)
+    try:
+        cfg = Config(**meta["config"])
+        codec = Codec.from_json(meta["codec"]) if "codec" in meta else None
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{path}: its configuration is not readable ({error}); use another checkpoint") from None
+    check_params(params, cfg, str(path))
+    check_dtypes(params)
+    return params, cfg, codec, meta
 
 
 def check_checkpoint(path: str | Path, params: dict, state: dict, cfg: Config, dtype: str) -> None:

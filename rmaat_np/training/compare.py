@@ -29,7 +29,7 @@ from .run import first_params, refuse_to_overwrite
 SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
 NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
 _TEXTS = {"date", "machine", "task"}
-_SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "seed"}  # with the data, the same for all variants
+_SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "patience", "seed"}  # the same for all, as the data
 _POLL = 0.2  # seconds between two looks at the running processes
 _REASON = 10_000  # bytes at the end of a process's stderr in which its last line is looked for
 
@@ -147,9 +147,17 @@ def make_jobs(out: Path, task: str, preset: str, variants: str, seeds: int, over
             jobs.append(Job(name, out / f"{name}-seed{seed}", seeded))
     for job in jobs:
         path = job.folder / "config.json"
-        if path.exists() and _read_json(path).get("settings") != job.settings.to_json():
+        if path.exists() and _settings_in(path) != job.settings:
             raise InputError(f"{path}: belongs to a run with other settings; choose another --out")
     return jobs
+
+
+def _settings_in(path: Path) -> settings.Settings | None:
+    """The settings of a run, from its config.json; fields that are younger than the run have their defaults."""
+    try:
+        return settings.Settings.from_json(_read_json(path)["settings"])
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def check_models(jobs: list[Job], dataset: Dataset) -> None:
@@ -284,6 +292,7 @@ def rows_of(comparison: Comparison) -> list[dict]:
         if result is not None:
             at_a_time = before.get(job.name, {}).get("runs_at_a_time") or comparison.at_a_time
             shape = {"preset": job.settings.preset, "batch_size": job.settings.train.batch_size}
+            result = {name: value for name, value in result.items() if name != "test"}  # the table's rows are flat
             how = {"runs_at_a_time": at_a_time} | result | shape | {"command": comparison.command}
             rows.append({"variant": job.variant} | how)
     return rows

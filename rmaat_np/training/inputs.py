@@ -6,6 +6,7 @@ import numpy as np
 
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, Split, check_split
+from ..data.own.codec import Codec
 from ..errors import InputError
 
 _PARTS = ("rows", "tokens", "checksum")  # of a split's fingerprint, three whole numbers
@@ -16,21 +17,47 @@ def check_dataset(dataset: Dataset, cfg: Config) -> None:
 
     Raises: InputError naming split and row.
     """
+    if cfg.num_classes != dataset.num_classes:
+        raise InputError(
+            f"num_classes is {cfg.num_classes}, but {dataset.task} has {dataset.num_classes} classes; make the Config "
+            "with **dataset.sizes"
+        )
     for name, split in dataset.splits.items():
         where = f"{dataset.task}, {name} split"
         if split.documents != 1 + cfg.pair:
             raise InputError(f"{where}: a row has {split.documents} document(s), but the model reads {1 + cfg.pair}")
         check_split(split, name, where, cfg.num_classes)
-        _check_rows(split.lengths() > cfg.max_length, where, f"has more than {cfg.max_length} tokens")
+    check_lengths(dataset, cfg.max_length)
+    for name, split in dataset.splits.items():
         if split.tokens.min() < 1 or split.tokens.max() >= cfg.vocab_size:
             wrong = (split.tokens < 1) | (split.tokens >= cfg.vocab_size)
             rows = np.logical_or.reduceat(wrong, split.offsets[: -1 : split.documents])
-            _check_rows(rows, where, f"has a token that is not from 1 to {cfg.vocab_size - 1}")
+            place = dataset.place(name, int(np.argmax(rows)))
+            raise InputError(f"{place} has a token that is not from 1 to {cfg.vocab_size - 1}; mend or remove it")
 
 
-def _check_rows(wrong: np.ndarray, where: str, what: str) -> None:
-    if wrong.any():
-        raise InputError(f"{where}: row {int(np.argmax(wrong)) + 1} {what}; mend or remove it")
+def check_lengths(dataset: Dataset, most: int) -> None:
+    """Refuse rows of more than `most` tokens. Raises: InputError with their number, and naming the first."""
+    for name, split in dataset.splits.items():
+        lengths = split.lengths()
+        if (wrong := lengths > most).any():
+            raise InputError(
+                f"{dataset.place(name, int(np.argmax(wrong)))} has more than {most:,} tokens (num_segments * "
+                f"segment_length), and so have {wrong.sum():,} of the {len(split):,} rows of {name}, the longest has "
+                f"{lengths.max():,}; raise num_segments, or cut the rows"
+            )
+
+
+def check_codec(before: Codec | None, dataset: Dataset, folder: object) -> None:
+    """Refuse data whose tokens or class numbers mean something else. Raises: InputError naming what differs."""
+    if before is None or dataset.codec is None:
+        return
+    for name, value in before.to_json().items():
+        now = dataset.codec.to_json()[name]
+        if [*map(str, value)] != [*map(str, now)] if name == "classes" else value != now:  # "1" and 1: one class
+            raise InputError(
+                f"{folder}: began with {name} {value!r:.80}, but the data have {now!r:.80}; bring those back"
+            )
 
 
 def fingerprint(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +25,15 @@ from ..params import count_parameters
 from ..step import loss_and_grads, predict
 from ..system import machine
 from ..system.files import only_process, write_text
+from ..system.terminal import spoken_time
 from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
-from .inputs import check_dataset, check_same, fingerprint
+from .inputs import check_codec, check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .ranks import ALONE, Ranks
-from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, shared, write_config
+from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, shared, steps_in_config, write_config
+from .scores import Predictions, balanced_weights, class_names, judge, to_json
+from .validation import note_validation, seconds_left, stopped_early
 
 EVALUATION_BATCH = 128  # rows
 
@@ -65,25 +69,41 @@ def evaluate(
     workers: int = 1,
     should_stop: Callable[[], bool] = never,
     ranks: Ranks = ALONE,
-) -> dict[str, float]:
-    """Mean cross-entropy and accuracy over a split, without dropout. -> {"loss", "accuracy"}
+) -> dict[str, Any]:
+    """Mean cross-entropy, accuracy and macro-F1 over a split, without dropout and without weights of classes.
 
     should_stop: asked before every batch, on all ranks with the same answer
     ranks: each computes whole batches; their results are added in the order of the batches, as one process adds them
+    -> {"loss", "accuracy", "macro_f1", "predictions"}; the last are those of every row, which `scores.judge` reads
     Raises: Interrupted if should_stop says so.
     """
     order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
     batches = [order[start : start + EVALUATION_BATCH] for start in range(0, len(order), EVALUATION_BATCH)]
-    loss = correct = 0.0
+    loss, predicted = 0.0, np.empty(len(split), np.int64)
+    confidence, squared_errors = np.empty((2, len(split)))
     for first in range(0, len(batches), ranks.size):
         if should_stop():
             raise Interrupted
         mine = batches[first + ranks.rank : first + ranks.rank + 1]  # one; at the end perhaps none
-        found = [_score(params, cfg, *split.batch(rows), workers) for rows in mine]
-        for batch_loss, batch_correct in chain.from_iterable(ranks.gather(found)):
+        found = ranks.gather([_judge_batch(params, cfg, *split.batch(rows), workers) for rows in mine])
+        for rows, (batch_loss, *columns) in zip(batches[first:], chain.from_iterable(found), strict=False):
             loss += batch_loss
-            correct += batch_correct
-    return {"loss": float(loss / len(split)), "accuracy": float(correct / len(split))}
+            predicted[rows], confidence[rows], squared_errors[rows] = columns
+    whole = Predictions(cfg.num_classes, float(loss / len(split)), split.labels, predicted, confidence, squared_errors)
+    return {"loss": whole.loss, "accuracy": whole.accuracy, "macro_f1": whole.macro_f1, "predictions": whole}
+
+
+def _judge_batch(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarray, workers: int) -> tuple:
+    """-> the sum of the rows' cross-entropies; of each row the predicted class, its probability, the squared error"""
+    logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    exp, own = np.exp(logits), (np.arange(len(labels)), labels)
+    total = exp.sum(axis=1)
+    loss = -(logits[own] - np.log(total)).sum()
+    probabilities = exp / total[:, None]
+    predicted, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
+    probabilities[own] -= 1
+    return loss, predicted, confidence, (probabilities**2).sum(axis=1)
 
 
 def _score(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarray, workers: int):
@@ -106,6 +126,7 @@ def train(
 ) -> dict:
     """Train a run to its last step, test it, write result.json and curve.png. -> what result.json holds
 
+    With `patience`, a run ends before its last step once that many validations in a row brought nothing better.
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
     metrics; report: told a line of text for every validation; warn: told a line about what was found damaged or changed
     A run with several ranks is trained by all of them in the same call, and rank 0 alone writes.
@@ -117,6 +138,7 @@ def train(
         raise InputError(f"execution has backend {execution.backend}, but {backend.name} computes; activate it first")
     execution.check_dtype(run.settings.train.dtype)
     check_dataset(dataset, run.cfg)
+    check_codec(run.codec, dataset, run.folder)
     found = fingerprint(dataset)
     check_same(run.data, found, run.folder)
     run.data = found
@@ -184,6 +206,9 @@ def begin(run: Run) -> int:
         run.write("best.npz")  # a kill may have come between last.npz and best.npz
     elif run.progress.best_step and not best.exists():
         raise InputError(f"{best}: is missing; put it back, or start a new run")
+    if steps_in_config(run.folder) not in (None, run.settings.train.steps):  # the run is longer than it was
+        (run.folder / "result.json").unlink(missing_ok=True)
+        run.write("last.npz")
     lost = run.progress.step - trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
     write_config(run)
     return lost
@@ -193,7 +218,8 @@ def _train_steps(
     run: Run, dataset: Dataset, execution: Execution, should_stop: Callable, on_step: Callable, report: Callable
 ) -> None:
     """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
-    settings, progress = run.settings.train, run.progress
+    settings, progress, labels = run.settings.train, run.progress, dataset.train.labels
+    class_weights = balanced_weights(labels, run.cfg.num_classes) if settings.class_weights == "balanced" else None
     order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
     # closed at once: its thread ends here, and not in the middle of whatever the garbage collector interrupts later
     with closing(read_ahead(dataset.train, order, progress.step)) as batches:
@@ -203,23 +229,26 @@ def _train_steps(
                 validate(run, dataset, execution.workers, should_stop, report)
             if should_stop():
                 raise Interrupted
-            if progress.step == settings.steps:
+            if progress.step == settings.steps or stopped_early(progress, settings):
                 return
             tokens, labels = next(batches)
-            row = train_step(run, tokens, labels, execution)
+            row = train_step(run, tokens, labels, execution, class_weights)
             if run.ranks.rank == 0:
                 append_metrics(run.folder / "metrics.jsonl", row)
             on_step(row)
 
 
-def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution) -> dict:
-    """One step: gradients and update. One rank waits for the device once. -> the step's line of metrics
+def train_step(
+    run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution, class_weights: np.ndarray | None = None
+) -> dict:
+    """One step: gradients and update. A rank waits for its device once. -> the step's line of metrics
 
-    Shapes: tokens, labels as from `Split.batch`
+    Shapes: tokens, labels as from `Split.batch`; class_weights (C,), by which the line's loss is weighted too, or None
     Raises: Diverged before the update, with the state in diverged.npz.
     """
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
-    compute = partial(loss_and_grads, run.params, run.cfg, tokens, labels, train.method, train.seed, step)
+    batch = tokens, labels, train.method, train.seed, step
+    compute = partial(loss_and_grads, run.params, run.cfg, *batch, class_weights=class_weights)
     ways = {name: getattr(execution, name) for name in ("workers", "replay_budget", "accumulate")}
     loss, grads, stats = compute(**ways, share=run.ranks.share)
     norm = global_norm(grads)
@@ -239,7 +268,8 @@ def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Exec
     else:
         adamw_step(run.params, grads, run.state, step, row["lr"], **options)
     run.progress.step += 1
-    run.progress.seconds += time.perf_counter() - begun
+    row["seconds"] = round(time.perf_counter() - begun, 6)
+    run.progress.seconds += row["seconds"]
     run.progress.tokens += int(np.count_nonzero(tokens))
     run.progress.peak_cache_bytes = max(run.progress.peak_cache_bytes, int(stats["peak_cache_bytes"]))
     return row
@@ -247,19 +277,26 @@ def train_step(run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Exec
 
 def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, report: Callable) -> None:
     """Evaluate on the validation split, remember the best, save, and report."""
-    progress = run.progress
+    begun, progress, train = time.perf_counter(), run.progress, run.settings.train
     scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop, run.ranks)
     _check_healthy(run, scores["loss"])
-    row = {"step": progress.step, "val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+    row = {"step": progress.step} | {f"val_{name}": scores[name] for name in ("loss", "accuracy", "macro_f1")}
+    seconds = time.perf_counter() - begun
+    left = seconds_left(progress, train, seconds)
+    row |= {"seconds": round(seconds, 6), "remaining": round(left, 3)}
     if run.ranks.rank == 0:
         append_metrics(run.folder / "metrics.jsonl", row, sync=True)
-    progress.validated = progress.step
-    if scores["accuracy"] > progress.best_accuracy:
-        progress.best_accuracy, progress.best_step = scores["accuracy"], progress.step
+    note_validation(progress, scores, train.select)
     run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round
     if progress.best_step == progress.step:
         run.save("best.npz")
-    report(f"step {progress.step}: validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}")
+    shown = f"validation loss {scores['loss']:.3f}, accuracy {scores['accuracy']:.3f}"
+    shown += f", macro F1 {scores['macro_f1']:.3f}" if train.select == "macro_f1" else ""
+    if stopped_early(progress, train):
+        shown += f"; none of the last {progress.stale} was better than step {progress.best_step}, so training ends"
+    elif progress.step < train.steps:
+        shown += f", about {spoken_time(left)} left"
+    report(f"step {progress.step}: {shown}")
 
 
 def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
@@ -300,11 +337,13 @@ def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -
         "best_step": progress.best_step,
         "majority_share": float(shares.max()),
         "steps": progress.step,
+        "stopped_early": stopped_early(progress, settings.train),
         "seconds": round(progress.seconds, 1),
         "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9)),
         "parameters": count_parameters(run.params),
         "peak_cache_bytes": progress.peak_cache_bytes,
         "seed": settings.train.seed,
+        "test": judge(best["predictions"], class_names(dataset)),  # of the best checkpoint
     }
 
 
@@ -329,6 +368,6 @@ def measurements(run: Run, trained: int, peak: int | None) -> dict:
 def finish(run: Run, result: dict) -> dict:
     """Write result.json, and the picture curve.png if it can be drawn. -> the result"""
     if run.ranks.rank == 0:
-        write_text(run.folder / "result.json", json.dumps(result, indent=1))
+        write_text(run.folder / "result.json", to_json(result))
         draw_curve(run.folder)
     return result

@@ -1,4 +1,8 @@
-"""metrics.jsonl, a line for every step and every validation, and its picture curve.png."""
+"""metrics.jsonl, a line for every step and every validation, and its picture curve.png.
+
+A line holds the seconds that its step or validation took; that of a validation also those that remain, as estimated.
+Lines of runs that an older program began have neither.
+"""
 
 import json
 import os

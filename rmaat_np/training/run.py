@@ -6,22 +6,25 @@ A checkpoint stands alone: it is read without the presets, models and tasks that
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import backend
 from ..config import Config, check_fields
 from ..data.dataset import Dataset
+from ..data.own.codec import Codec
 from ..errors import InputError, check_integer
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
-from .inputs import read_fingerprint
+from .inputs import check_dataset, read_fingerprint
 from .ranks import ALONE, Ranks
-from .settings import Settings, TrainConfig
+from .settings import Settings, TrainConfig, settings_of
 
 DIVISION = ("ranks", "workers", "accumulate")  # what divides a batch, three whole numbers
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
@@ -29,9 +32,11 @@ FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz",
 
 @dataclass
 class Progress:
-    """How far a run has come: steps done, seconds and tokens of training, best validation accuracy and its step.
+    """How far a run has come: steps done, seconds and tokens of training, the best validation's scores and its step.
 
     validated: the last step whose validation is done, so that a run stopped in the middle of one makes up for it.
+    best_step: 0 before the first validation. A score is -1 where it is unknown: then, and in older checkpoints.
+    stale: how many validations there were since the best one.
     """
 
     step: int = 0
@@ -41,19 +46,25 @@ class Progress:
     peak_cache_bytes: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
+    best_macro_f1: float = -1.0
+    best_loss: float = -1.0
+    stale: int = 0
 
     def __post_init__(self) -> None:
-        check_fields(self, dict.fromkeys(("step", "validated", "seconds", "tokens", "peak_cache_bytes"), 0), {})
+        counts = ("step", "validated", "seconds", "tokens", "peak_cache_bytes", "stale")
+        check_fields(self, dict.fromkeys(counts, 0) | {"best_loss": -1}, {})
         if not (0 <= self.validated <= self.step and 0 <= self.best_step <= self.step):
             raise InputError(f"step {self.step}, validated {self.validated}, best_step {self.best_step}: out of order")
-        if not -1 <= self.best_accuracy <= 1:
-            raise InputError(f"best_accuracy is {self.best_accuracy}, but it must be between -1 and 1")
+        for name in ("best_accuracy", "best_macro_f1"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, but it must be between -1 and 1")
 
 
 @dataclass
 class Run:
     """A run in memory. Data order and dropout masks are functions of seed and step, so this is all its state.
 
+    codec: of data of one's own, else None
     data: the fingerprint of the data that it began with; empty until the first step, and in older checkpoints
     divided: among how many "ranks", "workers" and parts of "accumulate" its batches were; empty as data is
     ranks: the processes that train it together, as this one of them sees them
@@ -66,6 +77,7 @@ class Run:
     params: dict
     state: dict
     progress: Progress
+    codec: Codec | None = None
     data: dict = field(default_factory=dict)
     divided: dict = field(default_factory=dict)
     ranks: Ranks = ALONE
@@ -74,7 +86,7 @@ class Run:
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
         record = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
-        known = {"data": self.data, "divided": self.divided}
+        known = {"codec": self.codec.to_json() if self.codec else None, "data": self.data, "divided": self.divided}
         return record | {name: value for name, value in known.items() if value}
 
     def check_saveable(self) -> None:
@@ -124,7 +136,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict, dict]:
+def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None, dict, dict]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -136,7 +148,11 @@ def _read_record(record: dict) -> tuple[Settings, Config, Progress, dict, dict]:
     for name, value in settings.fields.items():
         if value != getattr(cfg, name):
             raise InputError(f"{name} is {value!r} in the settings and {getattr(cfg, name)!r} in the configuration")
-    return settings, cfg, progress, read_fingerprint(record.get("data", {})), _read_division(record.get("divided", {}))
+    codec = Codec.from_json(record["codec"]) if "codec" in record else None
+    if codec and len(codec.classes) != cfg.num_classes:
+        raise InputError(f"the codec has {len(codec.classes)} classes, but num_classes is {cfg.num_classes}")
+    data, divided = read_fingerprint(record.get("data", {})), _read_division(record.get("divided", {}))
+    return settings, cfg, progress, codec, data, divided
 
 
 def _read_division(record: object) -> dict[str, int]:
@@ -146,23 +162,49 @@ def _read_division(record: object) -> dict[str, int]:
     return {name: check_integer(name, value, 1) for name, value in record.items()}
 
 
-def new_run(folder: str | Path, settings: Settings, dataset: Dataset, *, numbered: bool = False) -> Run:
-    """Start a run in a new folder. numbered: if the folder is there, take FOLDER-2, FOLDER-3, ... instead
+def new_run(
+    folder: str | Path, model: Config | Settings, dataset: Dataset, *, numbered: bool = False, **train: Any
+) -> Run:
+    """Start a run in a new folder.
 
-    Raises: InputError if the folder already holds a run, or if a checkpoint of this run could not be read back.
+    model: the model's Config, and then the fields of TrainConfig as keywords, such as steps=20_000; or Settings, which
+    hold both. numbered: if the folder is there, take FOLDER-2, FOLDER-3, ... instead
+    Raises: InputError if the folder already holds a run, for data that the model cannot read, for a keyword that
+        TrainConfig does not have, or if a checkpoint of this run could not be read back.
     """
     folder = Path(folder)
     if not numbered:
         refuse_to_overwrite(folder)
-    cfg = settings.config(dataset)
+    if isinstance(model, Config):
+        settings, cfg = settings_of(dataset.task, model, train), model
+    else:
+        settings, cfg = model, model.config(dataset)
+        if train:
+            raise InputError(f"{next(iter(train))}: Settings hold the fields of TrainConfig already; set it there")
+    check_dataset(dataset, cfg)
     params = first_params(cfg, settings.train)
-    run = Run(folder, settings, cfg, params, adamw_init(params), Progress())
+    run = Run(folder, settings, cfg, params, adamw_init(params), Progress(), dataset.codec)
     run.check_saveable()
     if numbered:
         run.folder = make_numbered_folder(folder)
     else:
         make_folder(folder)
     return run
+
+
+def extend(run: Run, steps: int) -> None:
+    """Give a run another last step, so that `train` goes on to it, or ends there. The folder is not touched yet.
+
+    The learning rate follows the schedule of a run of that many steps from the present one on (decided): a finished
+    run, whose rate has come down to 0, takes up training where the half cosine of the longer run stands at its step. So
+    the steps before differ from those of a run that had the new length from its start. The patience begins anew.
+    steps: at least those that are done
+    Raises: InputError for fewer, and for what is no number of steps.
+    """
+    settings = replace(run.settings, train=replace(run.settings.train, steps=steps))
+    if settings.train.steps < run.progress.step:
+        raise InputError(f"steps is {steps}, but the run has done {run.progress.step}; name at least as many")
+    run.settings, run.progress.stale = settings, 0
 
 
 def first_params(cfg: Config, settings: TrainConfig) -> dict:
@@ -190,6 +232,13 @@ def write_config(run: Run) -> None:
     write_text(run.folder / "config.json", json.dumps(record, indent=1))
 
 
+def steps_in_config(folder: Path) -> int | None:
+    """How many steps the run had when config.json was written; None if that is missing or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["settings"]["train"]["steps"]
+    return None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process had not finished writing. For the process that has locked the folder."""
     for name in FILES:
@@ -213,14 +262,16 @@ def load_run(path: str | Path) -> Run:
             raise InputError(f"{path}: no such checkpoint; go on with --resume {path.parent / 'best.npz'}")
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")
     params, state, record = load_checkpoint(path)
+    if "settings" not in record and "config" in record:
+        raise InputError(f"{path}: holds a model without its run, as rn.save writes it; name a run or its checkpoint")
     try:
-        settings, cfg, progress, data, divided = _read_record(record)
+        settings, cfg, progress, codec, data, divided = _read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    return Run(path.parent, settings, cfg, params, state, progress, data, divided)
+    return Run(path.parent, settings, cfg, params, state, progress, codec, data, divided)
 
 
 def shared(ranks: Ranks, make: Callable[[], Run]) -> Run:

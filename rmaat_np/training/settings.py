@@ -21,7 +21,13 @@ from ..step import METHODS
 
 WHOLE: dict[str, Any] = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
-CHOICES = {"method": METHODS, "dtype": DTYPES}
+AT_LEAST |= {"patience": 0}
+CHOICES = {
+    "method": METHODS,
+    "dtype": DTYPES,
+    "select": ("accuracy", "macro_f1", "loss"),
+    "class_weights": ("none", "balanced"),
+}
 _MODEL_KEYS = {f.name for f in fields(Config)} - {"vocab_size", "num_classes", "pair"}  # the data decide those three
 MODELS: dict[str, dict[str, Any]] = {  # the paper's table: what each model changes in the preset
     "rmaat": {},
@@ -39,6 +45,10 @@ class TrainConfig:
 
     steps, warmup_steps, eval_every in training steps; batch_size in rows; init: the checkpoint whose parameters the run
     starts from, as in a curriculum or in fine-tuning; empty: parameters are drawn from the seed.
+    select: the validation score by which the best checkpoint is chosen; macro_f1 counts every class the same, however
+    few rows it has. class_weights: "balanced" weighs each row of the training loss by n / (K n_c), so that each of K
+    classes counts the same; the losses of validation and test stay plain means over rows. patience: how many
+    validations in a row may bring nothing better before training ends; 0: it goes on to its last step.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -53,6 +63,9 @@ class TrainConfig:
     method: str = "amrb"
     dtype: str = "float32"
     init: str = ""
+    select: str = "accuracy"
+    class_weights: str = "none"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self, AT_LEAST, CHOICES)
@@ -87,9 +100,11 @@ class Settings:
         """The model's Config for a dataset. Raises: InputError if a row may be longer than the model reads."""
         cfg = Config(dataset.vocab_size, dataset.num_classes, pair=dataset.pair, **self.fields)
         if dataset.max_length > cfg.max_length:
+            longer = sum(int((split.lengths() > cfg.max_length).sum()) for split in dataset.splits.values())
+            remedy = "raise one of them" + (", or set cut=true" if "cut" in self.data else "")
             raise InputError(
                 f"{self.task} has rows of up to {dataset.max_length} tokens, but num_segments * segment_length is "
-                f"{cfg.max_length}; raise one of them"
+                f"{cfg.max_length}, which {longer:,} rows exceed; {remedy}"
             )
         return cfg
 
@@ -131,6 +146,19 @@ def _complete(shape: dict) -> dict:
     return {key: value for key, value in complete.items() if key in _MODEL_KEYS}
 
 
+def settings_of(task: str, cfg: Config, train: dict) -> Settings:
+    """The settings of a model that is given as a Config. train: fields of TrainConfig
+
+    Raises: InputError for a field that TrainConfig does not have, or a wrong value.
+    """
+    known = {f.name for f in fields(TrainConfig)}
+    for key in train:
+        if key not in known:
+            raise unknown_key(key, known, key)
+    shape = {key: value for key, value in asdict(cfg).items() if key in _MODEL_KEYS}
+    return Settings(task, "own", "own", {}, shape, TrainConfig(**train))
+
+
 def preset_names(task: str) -> list[str]:
     """The presets of a task."""
     return list(_read_presets(task))
@@ -161,7 +189,7 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
         elif key in data:
             data[key] = _data_option(key, value, data[key])
         else:
-            raise unknown_key(key, _MODEL_KEYS | train_keys | data.keys())
+            raise unknown_key(key, _MODEL_KEYS | train_keys | data.keys(), f"--set {key}")
     return Settings(task, preset, model, data, shape, TrainConfig(**train))
 
 
@@ -173,11 +201,11 @@ def _data_option(key: str, value: object, example: object):
     return value
 
 
-def unknown_key(key: str, known: Iterable[str]) -> InputError:
-    """The error for a --set key that does not exist, with the keys that come close."""
+def unknown_key(key: str, known: Iterable[str], where: str) -> InputError:
+    """The error for a key that does not exist, with the keys that come close. where: how the message begins"""
     close = difflib.get_close_matches(key, sorted(known), 3)
     advice = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
-    return InputError(f"--set {key}: unknown; {advice}")
+    return InputError(f"{where}: unknown; {advice}")
 
 
 def parse_assignment(text: str) -> tuple[str, object]:

@@ -121,8 +121,11 @@ def test_folders_whose_names_are_no_utf_8(task, tmp_path, capsys):
     for _ in range(2):
         load_dataset(task, options_of(task), root)
     err = capsys.readouterr().err
-    assert err.count("\n") == 2 and all(line.isprintable() for line in err.splitlines()) and "d\\udcff\\x1b[31m" in err
-    assert len(list((root / ".rmaat_cache").iterdir())) == {"listops": 3, "retrieval": 3, "pathfinder": 1}.get(task, 2)
+    assert all(line.isprintable() for line in err.splitlines())
+    if tasks.TASKS[task].rows:  # it is said that these are not all rows
+        assert err.count("\n") == 2 and "d\\udcff\\x1b[31m" in err
+    stored = {"listops": 3, "retrieval": 3, "pathfinder": 1, "own": 1}.get(task, 2)
+    assert len(list((root / ".rmaat_cache").iterdir())) == stored
     path = root / min(FILES[task], key=len)
     path.write_bytes(b"\xff" * 7)
     with pytest.raises(InputError, match=re.escape("d\\udcff\\x1b[31m")) as error:

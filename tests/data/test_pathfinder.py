@@ -201,9 +201,8 @@ def test_folders_without_files_and_options_are_named(tmp_path):
         pathfinder.load(tmp_path)
 
 
-@pytest.mark.parametrize(("module", "message"), [("PIL", "needs Pillow"), ("tqdm.auto", "tqdm cannot be imported")])
-def test_missing_packages_are_named(tmp_path, monkeypatch, module, message):
+def test_a_missing_pillow_is_named(tmp_path, monkeypatch):
     write_release(tmp_path / "pathfinder32")
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=message):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(InputError, match="needs Pillow"):
         pathfinder.load(tmp_path)

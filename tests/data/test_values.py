@@ -72,7 +72,7 @@ def test_labels_that_do_not_fit_are_named(labels, message):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.float32, np.uint64])
 def test_other_types_of_tokens_are_refused(dtype):
-    with pytest.raises(InputError, match=f"dtype is {np.dtype(dtype)}; it must be uint8 or uint16"):
+    with pytest.raises(InputError, match=f"dtype is {np.dtype(dtype)}; it must be uint8, uint16 or uint32"):
         make_split([[1]], [0], dtype)
 
 
@@ -136,8 +136,12 @@ def test_an_order_of_nothing_is_refused(arguments, message):
 @pytest.mark.parametrize(("name", "value"), [("max_length", 0), ("max_length", -1), ("max_length", 2.5), ("seed", -1)])
 def test_every_reader_checks_its_numbers(task, name, value, tmp_path):
     """max_length -1 would cut the last byte of each text; listops and retrieval draw nothing, so need no seed."""
-    if (name, task) in (("max_length", "pathfinder"), ("seed", "listops"), ("seed", "retrieval")):
+    if (name, task) in (("max_length", "pathfinder"), ("seed", "listops"), ("seed", "retrieval"), ("seed", "own")):
         pytest.skip("not used")
+    if task == "own":
+        with pytest.raises(InputError, match=f"{name} is {value}, but it must be a whole number, at least"):
+            load_dataset("own", {name: value}, tmp_path)
+        return
     reader = {"listops": listops, "text": text, "retrieval": retrieval, "image": image, "pathfinder": pathfinder}[task]
     with pytest.raises(InputError, match=f"{name} is {value}, but it must be a whole number, at least"):
         reader.load(write_tree(tmp_path, FILES[task]), **{name: value})

@@ -209,28 +209,28 @@ def directions_of(params, rng):
         yield {name: d / length for name, d in direction.items()}
 
 
-def check_model(cfg):
-    """Both methods' gradients of the whole model against directional derivatives: 1e-5.
+def check_model(cfg, **options):
+    """Both methods' gradients of the whole model against directional derivatives: 1e-5. options: of loss_and_grads
 
     The floor is what central differences cannot resolve: the loss is rounded to about 1e-15, and 1e-15 / 2h is 5e-11.
     A derivative that is 0, as for the key's bias in softmax attention, comes out as that.
     """
     params = random_params(cfg)
-    both = [run_step(cfg, method, params)[1] for method in step.METHODS]
+    both = [run_step(cfg, method, params, **options)[1] for method in step.METHODS]
     for grads in both:
         assert grads.keys() == params.keys()
         assert all(grads[name].shape == p.shape for name, p in params.items())
     for direction in directions_of(params, np.random.default_rng(4)):
-        numeric = directional_derivative(lambda moved: run_step(cfg, params=moved)[0], params, direction)
+        numeric = directional_derivative(lambda moved: run_step(cfg, params=moved, **options)[0], params, direction)
         for grads in both:
             analytic = sum(np.vdot(grads[name], d) for name, d in direction.items())
             bound = 1e-5 * max(abs(analytic), abs(numeric)) + FLOOR
             assert abs(analytic - numeric) <= bound, f"{list(direction)}: {analytic} is not {numeric}"
 
 
-def check_methods_equal(cfg, dtype):
-    """AMRB's loss and gradients equal BPTT's bit for bit."""
-    amrb, bptt = (run_step(cfg, method, random_params(cfg, dtype)) for method in ("amrb", "bptt"))
+def check_methods_equal(cfg, dtype, **options):
+    """AMRB's loss and gradients equal BPTT's bit for bit. options: of loss_and_grads"""
+    amrb, bptt = (run_step(cfg, method, random_params(cfg, dtype), **options) for method in ("amrb", "bptt"))
     check_same(amrb[0], bptt[0])
     assert amrb[1].keys() == bptt[1].keys()
     check_same(amrb[1], {name: bptt[1][name] for name in amrb[1]})
@@ -252,12 +252,12 @@ def check_alone(cfg):
     assert stats["accuracy"] == (logits.argmax(axis=1) == labels).mean()
 
 
-def check_shards(cfg, size):
+def check_shards(cfg, size, **options):
     """Shards of `size` examples give what one shard gives, up to rounding; dropout masks included."""
-    whole = run_step(cfg)
+    whole = run_step(cfg, **options)
     before, segments.ROWS_PER_SHARD = segments.ROWS_PER_SHARD, rows_per_shard(cfg, size)
     try:
-        cut = run_step(cfg)
+        cut = run_step(cfg, **options)
     finally:
         segments.ROWS_PER_SHARD = before
     np.testing.assert_allclose(cut[0], whole[0], rtol=1e-12)

@@ -10,6 +10,7 @@ from rmaat_np.data import TASKS, Dataset, listops, pathfinder, retrieval
 
 EXPRESSIONS = b"Source\tTarget\r\n( ( [MAX 1 ) 2 ) ]\t2\r\n7\t7\n7\t7\n"
 PAIRS = b"1.0\ta\tb\tone\ttwo\n0.0\tc\td\tthree\tfour\n"
+OWN = b"label\ttext\nspam\tNAME\nham\tof NAME\n"
 OPTIONS = {"source": "files", "difficulty": "hard"}
 
 
@@ -30,6 +31,7 @@ FILES: dict[str, dict[str, bytes]] = {  # task -> name of a file -> its content
     "retrieval": {f"tsv_data/new_aan_pairs.{name}.tsv": PAIRS for name in retrieval.SPLITS},
     "image": image_files.tree("py"),
     "pathfinder": _release(),
+    "own": {f"{name}.tsv": OWN.replace(b"NAME", name.encode()) for name in ("train", "val", "test")},
 }
 ARCHIVED = ("text", "image")  # also read from their .tar.gz
 assert set(FILES) == {name for name, task in TASKS.items() if task.expected}, "a task without files to test with"

@@ -52,6 +52,14 @@ PAIRS = {
         layers, "embedding", normal(table=(layers.ONE_HOT_LIMIT + 2, 2)), tokens=MANY_TOKENS
     ),
     "softmax cross-entropy": pair_of(layers, "softmax_cross_entropy", normal(logits=(4, 3)), labels=LABELS, weight=0.3),
+    "softmax cross-entropy, weighted": pair_of(
+        layers,
+        "softmax_cross_entropy",
+        normal(logits=(4, 3)),
+        labels=LABELS,
+        weight=0.3,
+        row_weights=np.array([0.5, 0.0, 2.0, 3.0]),
+    ),
     "dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=KEY, site="attention"),
     "no dropout": pair_of(dropout, "dropout", normal(x=(2, 3, 5)), dropout_key=None, site="attention"),
     "pair features": pair_of(model, "pair_features", normal(z=(6, 4))),

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -127,3 +128,64 @@ def test_a_step_of_the_training_command_waits_once_for_the_numbers_it_reports(de
     strict_device.reset_synchronisations()
     loop.train_step(run, *dataset.train.batch(order.rows(0)), Execution())
     assert strict_device.synchronisations() == 1
+
+
+# threads of matrix products beside the workers'
+
+
+@pytest.fixture
+def free_threads(monkeypatch):
+    """An environment that leaves the number of BLAS threads open."""
+    for variable in backend.BLAS_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    look = backend._blas_controller
+    look.cache_clear()
+    yield monkeypatch
+    look.cache_clear()
+
+
+class Controller:
+    """Stands in for threadpoolctl's: counts the blocks in which the threads are limited."""
+
+    def __init__(self):
+        self.inside, self.blocks = False, 0
+
+    @contextmanager
+    def limit(self, limits, user_api):
+        assert (limits, user_api, self.inside) == (1, "blas", False)
+        self.inside, self.blocks = True, self.blocks + 1
+        yield
+        self.inside = False
+
+
+TOKENS = np.ones((6, 8), int)
+
+
+def test_workers_limit_the_threads_of_products_during_a_call(free_threads):
+    controller = Controller()
+    free_threads.setattr(backend, "_blas_controller", lambda: controller)
+    params = rn.init_params(CFG)
+    rn.predict(params, CFG, TOKENS, workers=1)
+    assert controller.blocks == 0  # one worker may use all threads
+    rn.predict(params, CFG, TOKENS, workers=2)
+    rn.loss_and_grads(params, CFG, TOKENS, np.zeros(6, int), workers=3)
+    assert (controller.blocks, controller.inside) == (2, False)
+    free_threads.setenv("OPENBLAS_NUM_THREADS", "1")
+    rn.predict(params, CFG, TOKENS, workers=2)
+    assert controller.blocks == 2  # the environment has the say
+
+
+def test_threadpoolctl_really_limits(free_threads):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    with backend.one_blas_thread():
+        libraries = threadpoolctl.threadpool_info()
+        assert {library["num_threads"] for library in libraries if library["user_api"] == "blas"} <= {1}
+
+
+def test_without_threadpoolctl_it_is_told_once(free_threads):
+    free_threads.setitem(sys.modules, "threadpoolctl", None)
+    params = rn.init_params(CFG)
+    with pytest.warns(UserWarning, match="pip install threadpoolctl, or set OPENBLAS_NUM_THREADS=1") as told:
+        for _ in range(3):
+            rn.predict(params, CFG, TOKENS, workers=2)
+    assert len(told) == 1

@@ -43,6 +43,7 @@ def whole(name, check=check_model, *arguments):
 SCALE = partial(check_scale_and_mean, 0.3, "float64")
 ALLOCATED = check_peaks
 ADAMW = partial(check_adamw, 3.0, 0.1)
+WEIGHTED = partial(check_shards, CONFIGS["default"], 2, class_weights=[0.5, 0.0, 3.0])
 EQUAL = whole("dropout", check_methods_equal, "float64")
 
 # what is wrong: function, its right code, the wrong code, the check that must reject it
@@ -83,10 +84,19 @@ BUGS = {
     "cross-entropy: weight missing": (
         layers.softmax_cross_entropy_backward, '(cache["weight"] * dloss)', "dloss", gradients("softmax cross-entropy"),
     ),
+    "cross-entropy: class weights missing on the way back": (
+        layers.softmax_cross_entropy_backward, 'dlogits *= cache["row_weights"][:, None]', "pass",
+        gradients("softmax cross-entropy, weighted"),
+    ),
+    "class weights: of the batch's rows in place of the shard's": (
+        segments.cut_shards, "class_weights[labels[examples]]", "class_weights[labels[: len(examples)]]", WEIGHTED,
+    ),
     "phi: slope 1 everywhere": (attention.phi_backward, "du *= dphi", "du[...] = dphi", gradients("phi")),
-    "phi: slope phi, without min": (attention.phi_backward, '"phi"], 1.0', '"phi"], float("inf")', gradients("phi")),
+    "phi: slope phi, without min": (
+        attention.phi_backward, "backend.xp.ones(", "float('inf') * backend.xp.ones(", gradients("phi"),
+    ),
     "attention: slope of phi(K), without min": (
-        attention.astromorphic_attention_backward, "1.0, out=dk", "float('inf'), out=dk", gradients(ASTRO),
+        attention.astromorphic_attention_backward, "one = xp.ones(", "one = float('inf') * xp.ones(", gradients(ASTRO),
     ),
     "relative features: r missing": (
         attention.relative_features_backward, 'cache["decay"] @ ', "", gradients("relative features"),

@@ -95,6 +95,24 @@ def test_loss_and_gradients_agree_with_autograd(switches, shape, method):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("switches", [{}, {"pooling": "mean", "norm": "post"}, {"pair": True}], ids=str)
+def test_weighted_loss_and_gradients_agree_with_autograd(switches, shape):
+    """PyTorch's `weight`, with the sum divided by the rows as ours is, and not by the rows' weights."""
+    cfg = replace(CFG, **switches)
+    params, (tokens, labels) = random_params(cfg), make_batch(cfg, shape)
+    weights = np.linspace(0, 3, cfg.num_classes)
+    loss, grads, _ = rn.loss_and_grads(params, cfg, tokens, labels, class_weights=weights)
+    theirs = torch_model.to_torch(params)
+    logits, options = torch_model.logits(theirs, cfg, torch.as_tensor(tokens)), {"weight": torch.as_tensor(weights)}
+    summed = torch.nn.functional.cross_entropy(logits, torch.as_tensor(labels), reduction="sum", **options)
+    (summed / len(labels)).backward()
+    assert abs(loss - summed.item() / len(labels)) < 1e-12
+    for name, p in theirs.items():
+        expected = np.zeros(p.shape) if p.grad is None else p.grad.numpy()
+        assert np.abs(grads[name] - expected).max() <= 1e-8 * np.abs(expected).max(), name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_logits_agree(switches, shape):
     cfg = replace(CFG, **switches)
@@ -147,3 +165,18 @@ def test_missing_pytorch_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "rmaat_np.benchmark.torch_model")
     with pytest.raises(rn.errors.InputError, match="pip install torch"):
         importlib.import_module("rmaat_np.benchmark.torch_model")
+
+
+@pytest.mark.parametrize("switches", [{}, {"attention": "softmax", "pooling": "mean"}, {"pair": True}])
+def test_torch_model_takes_over_the_arrays(switches):
+    """The module's state_dict has our names, and its logits are ours in float32."""
+    cfg = replace(CFG, **switches)
+    params = rn.init_params(cfg, seed=3)
+    module = rn.torch_model(cfg).load_arrays(params)
+    assert module.state_dict().keys() == params.keys()
+    tokens = np.random.default_rng(0).integers(1, 16, (3, 2, 20) if cfg.pair else (3, 20))
+    with torch.no_grad():
+        found = module(torch.tensor(tokens)).numpy()
+    np.testing.assert_allclose(found, rn.predict(params, cfg, tokens), atol=1e-5)
+    with pytest.raises(rn.InputError, match="another configuration"):
+        module.load_arrays({})

@@ -1,6 +1,7 @@
 """What the pages say of the repository is so: length, links, paths, anchors, functions, commands, and the code."""
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -92,7 +93,7 @@ def accept(words: list[str]) -> None:
         place = arguments.task or "listops", arguments.preset or "quick", options.overrides_of(arguments)
         for variant in compare.parse_variants(arguments.compare):
             compare.resolve_variant(variant, *place)
-    elif arguments.resume is None and arguments.eval is None:
+    elif arguments.resume is None and arguments.eval is None and arguments.predict is None:
         actions.chosen_settings(arguments)
 
 
@@ -106,11 +107,21 @@ def test_equations_lead_to_functions():
 
 def test_the_code_prints_what_the_page_says():
     blocks = parts(README)[1]
-    (place,) = [i for i, (language, _) in enumerate(blocks) if language == "python"]
+    place, _ = [i for i, (language, _) in enumerate(blocks) if language == "python"]
     command = [sys.executable, "-c", blocks[place][1]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == blocks[place + 1][1]
+
+
+def test_the_code_for_own_data_answers_what_the_page_says(tmp_path):
+    _, source = [text for language, text in parts(README)[1] if language == "python"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    (said,) = re.findall(r"^print\(.*#  ?(.*)$", source, re.M)
+    assert done.stdout.strip() == said and (tmp_path / "mine.npz").exists()
 
 
 @pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="its pdb refuses the options of a script")

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from rmaat_np.errors import InputError
-from rmaat_np.system.terminal import complain, progress_bar, show, tell
+from rmaat_np.system.terminal import complain, progress_bar, show, tell, write_above_bars
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,10 +42,23 @@ def test_a_bar_in_a_terminal():
     assert "drawing" in shown and "5/5" in shown and "image/s" in shown
 
 
-def test_no_tqdm_is_one_line_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(InputError, match="pip install tqdm"):
-        progress_bar(total=3)
+@pytest.mark.parametrize("module", [None, ModuleType("tqdm.auto")])
+def test_a_missing_or_broken_tqdm_costs_the_bar_alone(monkeypatch, capsys, module):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", module)
+    assert list(progress_bar(range(3), unit="image")) == [0, 1, 2]
+    with progress_bar(total=10, initial=4) as bar:
+        bar.update()
+        bar.update(2)
+        bar.set_postfix(loss="1.0", refresh=False)
+        assert bar.n == 7
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_above_the_bars(capsys, monkeypatch):
+    write_above_bars("news")
+    monkeypatch.delitem(sys.modules, "tqdm.std", raising=False)
+    write_above_bars("more")
+    assert capsys.readouterr() == ("news\nmore\n", "")
 
 
 def test_where_lines_go(capsys):

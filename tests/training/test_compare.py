@@ -80,6 +80,28 @@ def test_what_is_finished_is_not_done_again(compared):
     assert [r["test_accuracy"] for r in after] == [r["test_accuracy"] for r in before]
 
 
+def test_a_comparison_of_before_a_setting_existed_goes_on(compared, tmp_path):
+    """config.json lacks the settings that are younger than it: they had what is now their default."""
+    out = Path(shutil.copytree(compared, tmp_path / "out"))
+    for path in out.glob("*/config.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("select", "class_weights", "patience"):
+            del record["settings"]["train"][name]
+        path.write_text(json.dumps(record), encoding="utf-8")
+    assert run_lra.main([*TINY, "--compare", VARIANTS, "--seeds", "2", "--out", str(out)]) == 0
+    with pytest.raises(InputError, match="belongs to a run with other settings"):
+        compare.make_jobs(out, "recall", "quick", VARIANTS, 2, overrides_of_tiny() | {"patience": 3})
+
+
+def overrides_of_tiny():
+    return options.overrides_of(options.parse_arguments([*TINY, "--compare", VARIANTS]))
+
+
+def test_rows_of_the_table_are_flat(compared):
+    for r in json.loads((compared / "table.json").read_text(encoding="utf-8")):
+        assert not [name for name, value in r.items() if isinstance(value, dict | list)]
+
+
 @needs.signals
 def test_interrupted_and_gone_on_with(tmp_path):
     arguments = [*TINY, "--steps", "400", "--set", "eval_every=200", "--compare", "rmaat,at", "--out"]
@@ -121,6 +143,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
         (["--compare", "rmaat+retention=no"], "retention"),
         (["--compare", "rmaat+seed=3"], "--compare rmaat+seed=3: seed must be the same for all"),
         (["--compare", "rmaat+steps=20,rmt"], "--compare rmaat+steps=20: steps must be the same for all"),
+        (["--compare", "rmaat,rmt+patience=2"], "patience must be the same for all"),
         (["--compare", "rmaat,rmt+class_within=4"], "class_within must be the same for all"),
         (["--compare", "rmaat,rmt+segment_length=3"], "--compare rmt+segment_length=3: recall has rows of up to 16"),
         (["--compare", "rmaat,rmt+init=nowhere.npz"], "--compare rmt+init=nowhere.npz: nowhere.npz: "),

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import needs
-from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, start, train_until_signal
+from helpers.runs import SIZES, STEPS, arrays_of, assert_equal_runs, at_step, metrics_of, start, train_until_signal
 
 from rmaat_np.data.batches import BatchOrder
 from rmaat_np.errors import InputError
 from rmaat_np.optim import learning_rate
 from rmaat_np.step import predict
 from rmaat_np.system import machine
-from rmaat_np.training import loop, metrics
+from rmaat_np.training import loop, metrics, scores, validation
 from rmaat_np.training import run as runs
 from rmaat_np.training.checkpoint import save_checkpoint
 from rmaat_np.training.execution import Execution
@@ -45,11 +45,12 @@ def test_metrics(whole):
     assert [row["step"] for row in validations] == [5, 10, 12]
     assert len(rows) == len(steps) + len(validations)
     for row in steps:
-        assert row.keys() == {"step", "loss", "accuracy", "grad_norm", "lr"}
+        assert row.keys() == {"step", "loss", "accuracy", "grad_norm", "lr", "seconds"}
         assert row["lr"] == learning_rate(row["step"] - 1, STEPS, 2e-3, 4)
         assert 0 < row["loss"] < 10 and row["grad_norm"] > 0 and row["accuracy"] * 8 in range(9)
     for row in validations:
-        assert row.keys() == {"step", "val_loss", "val_accuracy"} and row["val_accuracy"] * 32 in range(33)
+        assert row.keys() == {"step", "val_loss", "val_accuracy", "val_macro_f1", "seconds", "remaining"}
+        assert row["val_accuracy"] * 32 in range(33) and 0 <= row["val_macro_f1"] <= 1
 
 
 def test_config_record(whole, data):
@@ -66,7 +67,8 @@ def test_result(whole, data):
     result = json.loads((whole / "result.json").read_text(encoding="utf-8"))
     last, best = runs.load_run(whole), runs.load_run(whole / "best.npz")
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    top = max((row for row in rows if "val_loss" in row), key=lambda row: row["val_accuracy"])
+    top = max((row for row in rows if "val_loss" in row), key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    tested = loop.evaluate(best.params, best.cfg, data.test)
     assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
     assert result.pop("seconds_per_step") > 0
     peak = result.pop("peak_memory_bytes")
@@ -76,14 +78,16 @@ def test_result(whole, data):
         "task": "recall",
         "model": "rmaat",
         "method": "amrb",
-        "test_accuracy": loop.evaluate(best.params, best.cfg, data.test)["accuracy"],
+        "test_accuracy": tested["accuracy"],
         "test_accuracy_last": loop.evaluate(last.params, last.cfg, data.test)["accuracy"],
         "val_accuracy": top["val_accuracy"],
         "best_step": top["step"],
         "majority_share": np.bincount(data.test.labels).max() / 48,
         "steps": STEPS,
+        "stopped_early": False,
         "parameters": sum(array.size for array in last.params.values()),
         "seed": 0,
+        "test": scores.judge(tested["predictions"], range(data.num_classes)),
     }
     assert best.progress.step == result["best_step"] and last.progress.step == STEPS
     assert last.progress.tokens == STEPS * 8 * 16
@@ -94,22 +98,38 @@ def test_train_returns_the_result(tmp_path, data):
     assert result == json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
 
 
-def test_best_is_the_first_of_the_highest_accuracies(tmp_path, data, monkeypatch):
-    accuracies = iter([0.1, 0.5, 0.3, 0.5])
-    original, run = loop.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1)
+# validations, each of (accuracy, macro-F1, loss), and which of them is the best by each score
+VALIDATIONS = {
+    ((0.1, 0.1, 3.0), (0.5, 0.2, 2.0), (0.3, 0.3, 1.0), (0.5, 0.2, 2.0)): {"accuracy": 2, "macro_f1": 3, "loss": 3},
+    ((0.5, 0.1, 3.0), (0.5, 0.1, 2.0), (0.5, 0.1, 2.5), (0.4, 0.1, 1.0)): {"accuracy": 2, "macro_f1": 4, "loss": 4},
+    ((0.0, 0.0, 9.0), (0.0, 0.0, 9.0), (0.0, 0.0, 9.5), (0.0, 0.0, 9.5)): {"accuracy": 1, "macro_f1": 1, "loss": 1},
+}
+
+
+@pytest.mark.parametrize("select", ["accuracy", "macro_f1", "loss"])
+@pytest.mark.parametrize(("found", "expected"), VALIDATIONS.items(), ids=["highest", "ties", "nothing learned"])
+def test_best_is_chosen_by_the_selected_score_and_ties_by_the_loss(
+    tmp_path, data, monkeypatch, found, expected, select
+):
+    """Of those that are equal in both, the first one is kept."""
+    told, best_step = iter(found), expected[select]
+    original, run = loop.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1, select=select)
 
     def evaluate(params, cfg, split, workers, should_stop, ranks):
         scores = original(params, cfg, split, workers)
-        return scores | {"accuracy": next(accuracies)} if split is data.val else scores
+        chosen = dict(zip(("accuracy", "macro_f1", "loss"), next(told), strict=True)) if split is data.val else {}
+        return scores | chosen
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     result = loop.train(run, data)
-    assert (result["val_accuracy"], result["best_step"]) == (0.5, 2)
+    assert (result["val_accuracy"], result["best_step"]) == (found[best_step - 1][0], best_step)
     best = runs.load_run(run.folder / "best.npz")
-    assert best.progress.step == 2
+    progress = best.progress
+    assert progress.step == best_step
+    assert (progress.best_accuracy, progress.best_macro_f1, progress.best_loss) == found[best_step - 1]
     assert result["test_accuracy"] == original(best.params, best.cfg, data.test)["accuracy"]
     assert result["test_accuracy_last"] == original(run.params, run.cfg, data.test)["accuracy"]
-    assert result["test_accuracy"] != result["test_accuracy_last"]
+    assert best_step == 4 or result["test_accuracy"] != result["test_accuracy_last"]
 
 
 def test_every_step_has_its_own_batch_and_dropout(tmp_path, data, monkeypatch):
@@ -180,6 +200,50 @@ def test_signal_during_an_evaluation(tmp_path, data, whole, monkeypatch, batch, 
     assert_equal_runs(folder, whole)
 
 
+YOUNGER = {"progress": ("best_macro_f1", "best_loss", "stale"), "train": ("select", "class_weights", "patience")}
+
+
+def as_before(meta):
+    """The record of a checkpoint as the program wrote it before there were scores beside the accuracy."""
+    for part, names in YOUNGER.items():
+        for name in names:
+            del (meta["progress"] if part == "progress" else meta["settings"]["train"])[name]
+    return meta
+
+
+@pytest.mark.parametrize("steps_done", [5, 10, STEPS])
+def test_checkpoint_from_before_there_were_other_scores(tmp_path, data, whole, monkeypatch, steps_done):
+    """It is loaded and goes on to the same bits; its best one stays where a later one is only as accurate."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        if steps_done < STEPS:
+            at_step(patch, steps_done + 1, lambda: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                loop.train(start(folder, data), data)
+        else:
+            loop.train(start(folder, data), data)
+    for name in ("last.npz", "best.npz"):
+        run = runs.load_run(folder / name)
+        assert name == "best.npz" or run.progress.step == steps_done
+        save_checkpoint(folder / name, run.params, run.state, as_before(json.loads(json.dumps(run.record()))))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    before = runs.load_run(folder)
+    assert (before.progress.best_loss, before.progress.best_macro_f1) == (-1.0, -1.0)
+    assert (before.settings.train.select, before.settings.train.class_weights) == ("accuracy", "none")
+    loop.train(before, data)
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8")) == config
+    for key, array in arrays_of(folder / "last.npz").items():
+        np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
+
+
+def test_a_tie_with_a_best_whose_loss_is_unknown(data):
+    known = runs.Progress(5, 5, best_accuracy=0.5, best_step=5, best_macro_f1=0.4, best_loss=2.0)
+    older = runs.Progress(5, 5, best_accuracy=0.5, best_step=5)
+    tie, higher = ({"accuracy": accuracy, "macro_f1": 0.4, "loss": 1.0} for accuracy in (0.5, 0.6))
+    assert [validation.is_better(tie, progress, "accuracy") for progress in (known, older)] == [True, False]
+    assert [validation.is_better(higher, progress, "accuracy") for progress in (known, older)] == [True, True]
+
+
 def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
     """It was always saved after the validation of its step, which is not done twice."""
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -194,6 +258,7 @@ def test_checkpoint_from_before_validations_were_counted(tmp_path, data, whole):
 @pytest.mark.parametrize(
     "wrong",
     [{"seconds": float("nan")}, {"seconds": -1.0}, {"tokens": -5}, {"best_accuracy": float("inf")}, {"best_step": -1}]
+    + [{"best_macro_f1": 1.5}, {"best_loss": -2.0}, {"best_loss": float("nan")}]
     + [{"step": STEPS + 1}, {"step": 2.5}, {"peak_cache_bytes": -1}],
     ids=str,
 )
@@ -257,8 +322,10 @@ def test_best_checkpoint_that_is_missing_is_missed_at_once(tmp_path, data, whole
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run/best.npz").unlink()
     monkeypatch.setattr(loop, "evaluate", lambda *_: pytest.fail("computed before it was missed"))
+    run = runs.load_run(tmp_path / "run")
+    run.progress.best_step = 10  # the last step's could be made from last.npz
     with pytest.raises(InputError, match="best.npz"):
-        loop.train(runs.load_run(tmp_path / "run"), data)
+        loop.train(run, data)
 
 
 def test_training_takes_no_signal_handler(tmp_path, data, monkeypatch):
@@ -307,7 +374,8 @@ def test_what_the_caller_is_told(tmp_path, data):
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert steps == [row for row in rows if "loss" in row] and warnings == []
     assert [line.partition(":")[0] for line in lines] == ["step 5", "step 10", "step 12"]
-    assert all(re.search(r"validation loss \d\.\d{3}, accuracy \d\.\d{3}$", line) for line in lines)
+    assert all(re.search(r"validation loss \d\.\d{3}, accuracy \d\.\d{3}", line) for line in lines)
+    assert [line[line.index("accuracy") + 14 :] for line in lines] == [", about 1 s left"] * 2 + [""]
     (run.folder / "metrics.jsonl").unlink()
     loop.train(runs.load_run(run.folder), data, warn=warnings.append)
     assert len(warnings) == 1 and "the lines of 12 steps are missing" in warnings[0]
@@ -351,7 +419,7 @@ def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, optio
     loop.train(start(tmp_path / "run", data, **overrides), data, Execution(**options))
     for key, array in arrays_of(tmp_path / "run/last.npz").items():
         np.testing.assert_array_equal(array, arrays_of(whole / "last.npz")[key], err_msg=key)
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert metrics_of(tmp_path / "run") == metrics_of(whole)
 
 
 def test_two_workers_are_deterministic(tmp_path, data, whole):

@@ -61,7 +61,7 @@ def test_no_file_may_grow(tmp_path, data, whole, room):
     assert_equal_runs(folder, whole)
 
 
-@pytest.mark.parametrize("room", [0, 2000])
+@pytest.mark.parametrize("room", [0, 6000])
 @pytest.mark.parametrize("step", [1, 3, 5, 8, 12])
 def test_disk_that_fills_up_under_way(tmp_path, data, whole, monkeypatch, step, room):
     """From that step on no file may grow past `room`: not even the metrics fit, or all but the next checkpoint."""

@@ -1,0 +1,70 @@
+"""Training as a program or a notebook calls it: with a bar, and with Ctrl-C as the way to stop and save."""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from threading import Event
+
+from .. import backend
+from ..data.dataset import Dataset
+from ..system.machine import default_workers
+from ..system.terminal import progress_bar
+from . import loop
+from .execution import Execution
+from .run import Run
+
+_POLL = 0.2  # seconds between two looks at Ctrl-C, which some systems do not let interrupt a wait
+
+
+def train(
+    run: Run,
+    data: Dataset,
+    workers: int | None = None,
+    *,
+    replay_budget: int = 0,
+    report: Callable[[str], object] = loop.ignore,
+) -> dict:
+    """Train a run to its last step, as the command does, to the same bits. -> what result.json holds
+
+    It shows a progress bar in a terminal and in a notebook. Ctrl-C, or a notebook's stop, saves the state: go on with
+    `train(load_run(folder), data)`.
+
+    workers: threads, a shard of the batch each; None: as many as cores; replay_budget: bytes that AMRB may keep per
+    worker; report: told a line of text for every validation, as print
+    Raises: Interrupted after Ctrl-C, with the state saved; and what `rmaat_np.training.train` raises.
+    """
+    workers = default_workers() if workers is None else workers
+    execution = Execution(backend=backend.name, workers=workers, replay_budget=replay_budget)
+    stop = Event()
+    call = partial(train_with_bar, run, data, execution, stop.is_set, report)
+    with backend.one_blas_thread():
+        if sys.gettrace() is not None:  # a debugger watches this thread
+            return call()
+        with ThreadPoolExecutor(1) as pool:
+            training = pool.submit(call)
+            try:
+                while not wait([training], _POLL).done:
+                    pass
+            except KeyboardInterrupt:
+                stop.set()
+            return training.result()
+
+
+def train_with_bar(
+    run: Run,
+    data: Dataset,
+    execution: Execution,
+    should_stop: Callable[[], bool],
+    report: Callable[[str], object],
+    warn: Callable[[str], object] = loop.ignore,
+) -> dict:
+    """`loop.train` beside a progress bar. report: told a line of text, above the bar, for every validation"""
+    with progress_bar(total=run.settings.train.steps, initial=run.progress.step) as bar:
+
+        def on_step(row: dict) -> None:
+            bar.update()
+            if row["step"] % 10 == 0:
+                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}", refresh=False)
+
+        return loop.train(run, data, execution, should_stop=should_stop, on_step=on_step, report=report, warn=warn)

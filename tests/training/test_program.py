@@ -1,0 +1,211 @@
+"""A model of one's own from Python: started, trained with Ctrl-C as the stop, loaded, shared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.runs import arrays_of, assert_equal_runs
+
+import rmaat_np as rn
+from rmaat_np.errors import InputError
+from rmaat_np.training import Execution, Interrupted, loop, program
+from rmaat_np.training.checkpoint import save_checkpoint
+
+SHAPE = {"d_model": 8, "num_heads": 2, "num_layers": 1, "d_ff": 8, "segment_length": 4, "num_segments": 3}
+TRAIN = {"steps": 12, "batch_size": 4, "eval_every": 5, "warmup_steps": 2, "lr": 1e-2}
+WORDS = [f"{i:05d}" + "xyz"[i % 3] for i in range(60)]
+LABELS = [word[-1] for word in WORDS]
+
+
+@pytest.fixture(scope="module")
+def own():
+    return rn.dataset((WORDS, LABELS), 0.2, 0.2)
+
+
+def begin(folder, own, **train):
+    return rn.new_run(folder, rn.Config(**own.sizes, **SHAPE, num_memory=2), own, **TRAIN | train)
+
+
+def test_from_rows_to_answers(tmp_path, own):
+    lines = []
+    result = rn.train(begin(tmp_path / "run", own), own, workers=2, report=lines.append)
+    assert result["steps"] == 12 and json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))["task"] == "own"
+    assert len(lines) == 3 and lines[0].startswith("step 5: validation loss")
+    params, cfg, codec = rn.load(tmp_path / "run")
+    probabilities = rn.predict_proba(params, cfg, codec.encode(WORDS))
+    assert set(codec.classes[probabilities.argmax(axis=1)]) <= {"x", "y", "z"}
+    best, _, _ = rn.load(tmp_path / "run" / "best.npz")
+    assert all(np.array_equal(params[name], best[name]) for name in params)  # of a run's folder, the best
+
+
+def test_the_same_bits_as_the_loop_that_the_command_runs(tmp_path, own):
+    rn.train(begin(tmp_path / "one", own), own, workers=2)
+    loop.train(begin(tmp_path / "two", own), own, Execution(workers=2))
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(tmp_path, own, monkeypatch):
+    """The interrupt reaches the waiting thread, as Python's own handler would raise it there."""
+    rn.train(begin(tmp_path / "whole", own), own, workers=1)
+    run, waits = begin(tmp_path / "run", own), []
+
+    def wait(futures, timeout):
+        waits.append(timeout)
+        while run.progress.step < 3:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "wait", wait)
+        with pytest.raises(Interrupted, match="saved in"):
+            rn.train(run, own, workers=1)
+    assert waits and 3 <= rn.load_run(tmp_path / "run").progress.step <= 12
+    rn.train(rn.load_run(tmp_path / "run"), own, workers=1)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+PROGRAM = """
+import rmaat_np as rn
+words = [f"{i:05d}" + "xyz"[i % 3] for i in range(60)]
+data = rn.dataset((words, [word[-1] for word in words]), 0.2, 0.2)
+cfg = rn.Config(**data.sizes, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4, num_segments=3)
+run = rn.new_run("run", cfg, data, steps=1_000_000)
+print("begun", flush=True)
+rn.train(run, data)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send a process Ctrl-C alone")
+def test_sigint_to_a_program_saves(tmp_path):
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"begun\n"
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert b"Interrupted: stopped after step" in errors.splitlines()[-1]
+    assert rn.load_run(tmp_path / "run").progress.step > 0
+
+
+def test_a_debugger_gets_the_loop_in_its_own_thread(tmp_path, own, monkeypatch):
+    threads = []
+    monkeypatch.setattr(loop, "train", lambda *_, **__: threads.append(threading.current_thread()) or {})
+    run = begin(tmp_path / "run", own)
+    rn.train(run, own)
+    before = sys.gettrace()
+    sys.settrace(lambda *_: None)
+    try:
+        rn.train(run, own)
+    finally:
+        sys.settrace(before)
+    assert threads[0] is not threading.current_thread() and threads[1] is threading.current_thread()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stepz": 3}, "stepz: unknown; did you mean steps"),
+        ({"steps": 0}, "steps is 0"),
+        ({"lr": "high"}, "lr is 'high'"),
+    ],
+)
+def test_a_wrong_keyword_of_new_run(tmp_path, own, change, message):
+    with pytest.raises(InputError, match=message):
+        begin(tmp_path / "run", own, **change)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 4}, r"num_classes is 4, but own has 3 classes; make the Config with \*\*"),
+        ({"pair": True}, r"a row has 1 document\(s\), but the model reads 2"),
+        (
+            {"num_segments": 1},
+            r"X\[\d+\] has more than 4 tokens .* 36 of the 36 rows of train, the longest has 6; raise",
+        ),
+        ({"vocab_size": 100}, r"X\[\d+\] has a token that is not from 1 to 99"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_data(tmp_path, own, change, message):
+    cfg = replace(rn.Config(**own.sizes, **SHAPE, num_memory=2), **change)
+    with pytest.raises(InputError, match=message):
+        rn.new_run(tmp_path / "run", cfg, own)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_classes_are_refused_though_the_numbers_are_the_same(tmp_path, own):
+    run = begin(tmp_path / "run", own)
+    other = rn.dataset((WORDS, [label.upper() for label in LABELS]), 0.2, 0.2)
+    with pytest.raises(InputError, match=r"began with classes \['x', 'y', 'z'\], but the data have \['X', 'Y', 'Z'\]"):
+        rn.train(run, other)
+
+
+# what is shared
+
+
+@pytest.fixture(scope="module")
+def model(own):
+    cfg = rn.Config(**own.sizes, **SHAPE, num_memory=2)
+    return rn.init_params(cfg, seed=5), cfg, own.codec
+
+
+def test_save_and_load(tmp_path, model, own):
+    params, cfg, codec = model
+    rn.save(tmp_path / "model.npz", params, cfg, codec)
+    loaded, loaded_cfg, loaded_codec = rn.load(tmp_path / "model.npz")
+    assert loaded_cfg == cfg and loaded_codec.to_json() == codec.to_json()
+    assert loaded.keys() == params.keys() and all(np.array_equal(loaded[name], params[name]) for name in params)
+    with np.load(tmp_path / "model.npz") as file:  # without pickle, by NumPy alone
+        np.testing.assert_array_equal(file["params/head.weight"], params["head.weight"])
+    rn.save(tmp_path / "bare.npz", params, cfg)
+    assert rn.load(tmp_path / "bare.npz")[2] is None
+
+
+def test_a_shared_model_is_a_third_of_a_checkpoint_and_a_start_for_fine_tuning(tmp_path, own):
+    run = begin(tmp_path / "run", own)
+    run.save("last.npz")
+    rn.save(tmp_path / "model.npz", *rn.load(tmp_path / "run"))
+    shared, whole = (arrays_of(path) for path in (tmp_path / "model.npz", tmp_path / "run" / "last.npz"))
+    assert 3 * sum(array.nbytes for array in shared.values()) == sum(array.nbytes for array in whole.values())
+    tuned = begin(tmp_path / "tuned", own, init=str(tmp_path / "model.npz"))
+    assert all(np.array_equal(tuned.params[name], run.params[name]) for name in run.params)
+
+
+def test_a_shared_model_is_no_run(tmp_path, model):
+    rn.save(tmp_path / "model.npz", *model)
+    with pytest.raises(InputError, match="a model without its run, as rn.save writes it"):
+        rn.load_run(tmp_path / "model.npz")
+
+
+def test_what_cannot_be_saved_or_loaded(tmp_path, model):
+    params, cfg, codec = model
+    with pytest.raises(InputError, match="lacks parameter head.bias"):
+        rn.save(tmp_path / "model.npz", {k: v for k, v in params.items() if k != "head.bias"}, cfg, codec)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        rn.load(tmp_path / "absent.npz")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        rn.load(tmp_path)  # an empty folder
+    assert not (tmp_path / "model.npz").exists()
+
+
+def test_a_codec_that_does_not_fit_is_refused_on_loading(tmp_path, model):
+    params, cfg, codec = model
+    meta = {"config": cfg.__dict__, "codec": codec.to_json() | {"kind": "words"}}
+    save_checkpoint(tmp_path / "model.npz", params, {}, meta)
+    with pytest.raises(InputError, match="model.npz: its configuration is not readable .*kind is 'words'"):
+        rn.load(tmp_path / "model.npz")
