@@ -19,7 +19,6 @@ from helpers import needs
 from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
 from helpers.runs import disk_full_after, metrics_of
 
-import run_lra
 from rmaat_np import backend
 from rmaat_np.command import actions, compare, signals
 from rmaat_np.command.options import parse_arguments
@@ -29,23 +28,6 @@ from rmaat_np.system import machine
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 from rmaat_np.training.settings import MODELS
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Run in an empty folder, and draw no pictures: that takes longer than these runs."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a finished run; tests that write into it take a copy."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_curve", lambda folder: None)
-        assert run_lra.main([*TINY, "--out", str(folder)]) == 0
-    return folder
 
 
 @pytest.fixture

@@ -16,28 +16,12 @@ from helpers import needs
 from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
 from helpers.runs import assert_equal_runs, metrics_of
 
-import run_lra
 from rmaat_np.command import options
 from rmaat_np.system.terminal import spoken_time
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
 
 LONG = [*TINY, "--steps", "5000"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_curve", lambda folder: None)
-        assert run_lra.main([*TINY, "--out", str(folder)]) == 0
-    return folder
 
 
 @pytest.fixture

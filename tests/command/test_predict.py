@@ -31,12 +31,6 @@ def write(folder, rows, name="train", header=("label", "text")):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "draw_curve", lambda folder: None)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of --task own, and the folder of its data."""
