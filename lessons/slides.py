@@ -83,6 +83,8 @@ SLIDES = (  # the picture, and what it says
         "10_a_million_tokens_segments",
         "Short segments make a long buffer, long ones a large cache: the best length is between.",
     ),
+    ("11_one_gradient_many_machines_order", "The order of a sum decides its last bits, from three ranks on."),
+    ("11_one_gradient_many_machines_many", "A batch of 32 rows keeps 32 ranks busy, whatever the network."),
 )
 
 PAGE = """<!DOCTYPE html>

@@ -114,7 +114,7 @@ def test_a_wrong_line_on_the_one_page_is_caught(tmp_path):
 
 def test_the_syllabus_names_every_lesson():
     syllabus = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
-    assert len(LESSONS) == 11
+    assert len(LESSONS) == 12
     for path in LESSONS:
         assert f"| [{path.stem}]({path.name}) |" in syllabus
     for name in re.findall(r"`(rmaat_np/[\w/]+\.py)`", syllabus):
