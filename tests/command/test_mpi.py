@@ -17,8 +17,10 @@ from helpers.calls import SCRIPT, TINY
 from helpers.runs import arrays_of, assert_equal_runs
 from helpers.twin import twin
 
+from rmaat_np.command import options
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
+from rmaat_np.training.ranks import Ranks
 
 FAULTY = Path(ranked_command.__file__)
 RUN = ["--task", "recall", "--workers", 1]
@@ -71,7 +73,7 @@ def test_two_ranks_write_the_run_of_their_twin(tmp_path, whole):
     assert "2 ranks, each with 1 worker" in out
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_divided_optimiser_changes_no_bit(tmp_path, ranks):
     """Nor does a stop under way: a checkpoint holds the whole state, and any other job goes on with it."""
     expected, out = tmp_path / "whole", tmp_path / "divided"
@@ -118,7 +120,15 @@ def test_listops_as_one_process_would(tmp_path):
 
 
 @needs.sigkill
-@pytest.mark.parametrize(("rank", "event"), [(0, "step"), (1, "step"), (1, "evaluation"), (0, "write")])
+@pytest.mark.parametrize(
+    ("rank", "event"),
+    [
+        pytest.param(0, "step", marks=pytest.mark.slow),
+        (1, "step"),
+        pytest.param(1, "evaluation", marks=pytest.mark.slow),
+        (0, "write"),
+    ],
+)
 def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path, whole, rank, event):
     begun = time.monotonic()
     code, _, _ = job(tmp_path / "run", rank, event, 4, "half" if event == "write" else 0)
@@ -271,6 +281,23 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
     assert code == 2 and err.count("\n") == 1
     assert "rank 1: settings.train.lr is 0.5, on rank 0 it is 0.002; give all ranks the same" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_with_other_data_are_refused(tmp_path):
+    code, _, err = job(tmp_path / "run", 1, "data", 1, 0)
+    assert code == 2 and "rank 1: data.train.checksum is" in one_line(err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_by_default_the_ranks_of_a_machine_share_its_cores(monkeypatch):
+    class OneOfThree(Ranks):
+        on_this_machine = 3
+
+    monkeypatch.setattr(options, "default_workers", lambda: 8)
+    assert options.parse_arguments([], OneOfThree()).workers == 2
+    assert options.parse_arguments([]).workers == 8
+    monkeypatch.setattr(options, "default_workers", lambda: 2)
+    assert options.parse_arguments([], OneOfThree()).workers == 1
 
 
 @pytest.mark.parametrize("name", ["--trace", "--check-data"])

@@ -2,7 +2,7 @@
 
 On that rank alone, at the COUNT-th EVENT: those of interrupted_run.py end the process by SIGKILL after DELAY seconds.
 "raise", "exit" and "disk full" do what they say in the COUNT-th training step; "stop" is a SIGTERM to that rank alone.
-"missing": mpi4py cannot be imported. "cards": --backend cupy gets the stand-in, with COUNT cards,
+"missing": mpi4py cannot be imported; "data": other data. "cards": --backend cupy gets the stand-in, with COUNT cards,
 and NCCL if DELAY is 1. The evaluations have batches of 8 rows; the probe 64 rows.
 """
 
@@ -40,6 +40,9 @@ def prepare(event: str, count: int, delay: str) -> None:
         interrupted_run.plant(event, count, delay)
     elif event == "missing":
         sys.modules["mpi4py"] = None
+    elif event == "data":
+        other = interrupted_run.recall.load(8, 16, seed=1, rows=(64, 32, 48))
+        actions.load_data = lambda chosen, arguments: other
     elif event == "cards":
         cards.install(count, nccl=delay == "1")
     elif event in ("raise", "exit", "disk full", "stop"):
