@@ -176,7 +176,7 @@ def sequence_lengths(sequences) -> np.ndarray:
 def shard_size(cfg: Config, examples: int, workers: int, parts: int = 1) -> int:
     """How many examples a shard holds: as many as fit the processor's cache, at most a worker's share of a part.
 
-    parts: those of the batch that are computed one after another, or by different processes. On a GPU a shard is one.
+    parts: those of the batch that are computed one after another, or by different processes. On a GPU each is a shard.
     """
     if backend.name != "numpy":
         return -(-examples // parts)

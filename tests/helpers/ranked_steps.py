@@ -34,10 +34,11 @@ CASES = {
     "two workers": {"workers": 2},
     "three parts one after another": {"accumulate": 3},
     "float64": {"dtype": "float64"},
+    "weights of classes": {"class_weights": [0.5, 1.0, 2.0]},
     "on the device": {"device": True},
     "on the device, in two parts": {"device": True, "accumulate": 2},
 }
-OPTIONS = ("method", "replay_budget", "workers", "accumulate")
+OPTIONS = ("method", "replay_budget", "workers", "accumulate", "class_weights")
 
 
 def batch(cfg: Config, rows: int):
