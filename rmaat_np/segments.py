@@ -173,18 +173,25 @@ def sequence_lengths(sequences) -> np.ndarray:
     return np.where(live.any(axis=1), sequences.shape[1] - np.argmax(live[:, ::-1], axis=1), 0)
 
 
-def shard_size(cfg: Config, examples: int, workers: int) -> int:
-    """How many examples a shard holds: as many as fit the processor's cache, at most a worker's part; on a GPU all."""
+def shard_size(cfg: Config, examples: int, workers: int, parts: int = 1) -> int:
+    """How many examples a shard holds: as many as fit the processor's cache, at most a worker's share of a part.
+
+    parts: those of the batch that are computed one after another, or by different processes. On a GPU a shard is one.
+    """
     if backend.name != "numpy":
-        return examples
+        return -(-examples // parts)
     rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair)
-    return max(1, min(ROWS_PER_SHARD * 64 // (rows * max(cfg.d_model, 64)), -(-examples // workers)))
+    return max(1, min(ROWS_PER_SHARD * 64 // (rows * max(cfg.d_model, 64)), -(-examples // (workers * parts))))
 
 
-def cut_shards(sequences, labels, cfg: Config, dtype, size: int, dropout=None, class_weights=None) -> list[Shard]:
+def cut_shards(
+    sequences, labels, cfg: Config, dtype, size: int, dropout=None, class_weights=None, wanted: slice = slice(None)
+) -> list[Shard]:
     """Sort the examples by number of segments, longest first, and cut them into shards of `size`.
 
-    dropout: (seed, step) or None
+    It has eight parameters, because a shard holds a little of everything that a step is given.
+
+    dropout: (seed, step) or None; wanted: which of the shards are made
     Shapes: sequences (B, n) as from check_tokens; labels (examples) or None; class_weights (C,) or None
     """
     documents = 1 + cfg.pair
@@ -192,11 +199,17 @@ def cut_shards(sequences, labels, cfg: Config, dtype, size: int, dropout=None, c
     totals = -(-lengths // cfg.segment_length)  # T_b
     order = np.argsort(-totals.reshape(-1, documents).max(axis=1), kind="stable")
     shards: list[Shard] = []
-    for start in range(0, len(order), size):
+    for start in range(0, len(order), size)[wanted]:
         examples = order[start : start + size]
         members = (examples[:, None] * documents + np.arange(documents)).ravel()  # the examples' sequences
         by_length = np.argsort(-totals[members], kind="stable")
-        common = {"cfg": cfg, "number": len(shards), "examples": examples, "weight": 1 / len(order), "dropout": dropout}
+        common = {
+            "cfg": cfg,
+            "number": start // size,
+            "examples": examples,
+            "weight": 1 / len(order),
+            "dropout": dropout,
+        }
         on_device = {
             "positions": backend.to_device(np.argsort(by_length)),
             "labels": None if labels is None else backend.to_device(labels[examples]),

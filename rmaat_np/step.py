@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 from . import backend
@@ -12,10 +13,28 @@ from .errors import InputError, check_integer
 from .ledger import Event, Ledger
 from .model import segment_forward
 from .params import check_dtypes, check_params
-from .replay import Gradients, amrb, bptt, empty_readout, first_memory, readout_logits
+from .replay import Gradients, amrb, bptt, empty_readout, first_memory, readout_logits, zero_gradients
 from .segments import Shard, check_class_weights, check_labels, check_tokens, cut_shards, shard_size
 
 METHODS = ("amrb", "bptt")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which shards of a batch this process computes when `ranks` processes compute the batch together.
+
+    Shard i belongs to rank i % ranks. The shards are sorted by length, so every rank gets long ones and short ones.
+
+    rank: this process, 0 .. ranks - 1
+    sum_over_ranks: (n,) -> (n,), the sum of the arrays that all ranks call it with, the same bits on every rank
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    sum_over_ranks: Callable = lambda flat: flat
+
+
+WHOLE_BATCH = Share()
 
 
 def loss_and_grads(
@@ -31,10 +50,12 @@ def loss_and_grads(
     replay_budget: int = 0,
     observer: Callable[[Event], None] | None = None,
     class_weights=None,
+    accumulate: int = 1,
+    share: Share = WHOLE_BATCH,
 ):
     """Mean cross-entropy of a batch and its gradient for every parameter.
 
-    The parameters are those of the public interface, so there are eleven.
+    The parameters are those of the public interface, so there are thirteen.
     The batch is cut into shards that fit the processor's cache. Up to `workers` of them run side by side. Their
     gradients are added in the order of the shards, so the timing of threads changes nothing.
 
@@ -45,29 +66,39 @@ def loss_and_grads(
     observer: called with an `Event` for all that comes and goes, from the thread of its shard
     class_weights: w_c, what the loss of a row of class c is multiplied by. The loss is then sum_b w_(y_b) loss_b / B: a
         sum over all rows, divided by their number and not by the sum of their weights, so that parts of a batch add up.
+    accumulate: parts of the batch that are computed one after another, for a large batch in a small memory
+    share: what of the batch this process computes; loss, grads and accuracy are those of the whole batch all the same
 
     Shapes: class_weights (C,) or None; tokens (B, n <= S L) ints, for pairs (B, 2, n), 0 is padding; labels (B) ints
         -> loss (); grads: the keys of params; stats: accuracy 0 .. 1, and in bytes the most that `workers` shards hold
         at once: peak_cache_bytes of caches, replay_buffer_bytes of memory tokens
-    Raises: InputError for params of another configuration, wrong tokens, labels, method, workers, replay_budget or
-        class_weights.
+    Raises: InputError for params of another configuration, wrong tokens, labels, class_weights, method or counts.
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}, but it must be one of {', '.join(METHODS)}")
     check_integer("workers", workers, 1)
     check_integer("replay_budget", replay_budget, 0)
+    check_integer("accumulate", accumulate, 1)
+    if backend.name != "numpy":
+        workers = 1  # a card computes one shard after another
     sequences = _check_inputs(params, cfg, tokens)
     labels = check_labels(labels, len(sequences) // (1 + cfg.pair), cfg)
     weights = None if class_weights is None else check_class_weights(class_weights, cfg)
     dropout = None
     if cfg.dropout > 0 and seed is not None and step is not None:
         dropout = check_integer("seed", seed, 0), check_integer("step", step, 0)
-    size = shard_size(cfg, len(labels), workers)
-    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout, weights)
+    size, mine = shard_size(cfg, len(labels), workers, share.ranks * accumulate), slice(share.rank, None, share.ranks)
+    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout, weights, mine)
 
     phi_r, phi_r_caches = prepare_phi_r(params, cfg)
     run = partial(_run_shard, params, phi_r, method, replay_budget, observer)
-    loss, correct, grads, peaks = _add_shards(_map_in_order(run, shards, workers))
+    if shards:
+        loss, correct, grads, peaks = _add_shards(_map_in_order(run, shards, workers))
+    else:  # there are fewer shards than ranks
+        loss = correct = backend.xp.zeros((), dtype=params["embed.token"].dtype)
+        grads, peaks = zero_gradients(params, phi_r), [(0, 0)]
+    if share.ranks > 1:
+        loss, correct = _add_ranks(loss, correct, grads, share)
     for layer, (dphi_r, cache) in enumerate(zip(grads.phi_r, phi_r_caches, strict=True)):
         grads.params[f"blocks.{layer}.attn.rel.weight"] = relative_features_backward(dphi_r, cache)
     caches, buffers = (sum(sorted(column)[-workers:]) for column in zip(*peaks, strict=True))
@@ -139,6 +170,22 @@ def _add(total: Gradients, other: Gradients) -> None:
         total.params[name] += gradient
     for layer, gradient in enumerate(other.phi_r):
         total.phi_r[layer] += gradient
+
+
+def _add_ranks(loss, correct, grads: Gradients, share: Share) -> tuple:
+    """Add what the ranks computed, all of it in one message. grads become those of the whole batch. -> loss, correct
+
+    The gradients of attn.rel.weight are left out: they are made of those of phi(R), and are still zero.
+    """
+    xp = backend.xp
+    arrays = [array for name, array in grads.params.items() if not name.endswith(".attn.rel.weight")] + grads.phi_r
+    numbers = xp.stack([loss, correct.astype(loss.dtype)])
+    total = share.sum_over_ranks(xp.concatenate([numbers, *(array.ravel() for array in arrays)]))
+    start = len(numbers)
+    for array in arrays:
+        array[...] = total[start : start + array.size].reshape(array.shape)
+        start += array.size
+    return total[0], total[1].astype(xp.int64)  # a count again, as it is without ranks
 
 
 def shard_logits(params: dict, phi_r: list, shard: Shard):

@@ -21,6 +21,14 @@ from ..system.files import write_atomically
 from ..system.machine import default_workers, describe
 from ..system.terminal import Parser, progress_bar, tell
 from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
+from .ranks import (
+    compare_ranks,
+    draw_efficiency,
+    efficiency_table,
+    measure_ranks,
+    model_rows,
+    ranks_table,
+)
 from .tables import CONTENDERS, check_targets, draw_long, long_table, speed_table, summarise, table, target_table
 
 _LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
@@ -50,9 +58,11 @@ def in_own_process(work: str, contender: str, config: str, conditions: Condition
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _do_request(request: dict) -> dict:
-    """The work that `in_own_process` asked of this process."""
+def _do_request(request: dict) -> dict | None:
+    """The work that `in_own_process` or `compare_ranks` asked of this process; None: another rank has the result."""
     conditions = Conditions(**request["conditions"])
+    if request["work"] == "ranks":
+        return measure_ranks(request["config"], conditions)
     batch, cfg = configuration(request["config"])
     if request["work"] == "agreement":
         return agreement(batch, cfg, conditions)
@@ -110,6 +120,9 @@ def _make_parser() -> Parser:
     parser.add_argument(
         "--long", metavar="PNG", help="instead: one sequence of 16 thousand to 1 million tokens, and a plot"
     )
+    text = "instead: jobs of so many MPI ranks, which share the threads; with a model of up to 1,024 ranks"
+    parser.add_argument("--ranks", nargs="+", type=int, metavar="R", help=text)
+    parser.add_argument("--picture", metavar="PNG", help="with --ranks: draw the model")
     parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
@@ -128,11 +141,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--seconds {options.seconds}: must be a finite number above 0")
     if not 0 <= options.replay_budget <= 1e9:
         parser.error(f"--replay-budget {options.replay_budget}: must be a number of MiB, from 0 to 1e9")
-    for name in ("configs", "contenders"):
+    if options.ranks and (min(options.ranks) < 1 or max(options.ranks) < 2):
+        parser.error(f"--ranks {' '.join(map(str, options.ranks))}: name numbers from 1, one of them above 1")
+    if options.picture and not options.ranks:
+        parser.error("--picture goes with --ranks; add it")
+    if options.ranks and options.backend != "numpy":
+        parser.error("--ranks measures NumPy; leave --backend out")
+    for name in ("configs", "contenders", "ranks"):
         named = getattr(options, name) or []
         if len(set(named)) < len(named):
-            parser.error(f"--{name} {' '.join(named)}: names one twice; name it once")
-    for path in filter(None, (options.json, options.long)):  # now, and not after minutes of measuring
+            parser.error(f"--{name} {' '.join(map(str, named))}: names one twice; name it once")
+    for path in filter(None, (options.json, options.long, options.picture)):  # now, and not after minutes of measuring
         if Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
             parser.error(f"{path}: cannot be written; name a file in a folder that you may write to")
     wanted = [name for name in options.contenders or [] if is_torch(name)]
@@ -151,7 +170,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     try:
         if options.child:
-            print(json.dumps(_do_request(json.loads(options.child))))
+            result = _do_request(json.loads(options.child))
+            if result is not None:
+                print(json.dumps(result))
         else:
             run(options)
     except (InputError, backend.BackendError) as error:
@@ -167,6 +188,30 @@ def run(options: argparse.Namespace) -> None:
     told = {name: getattr(options, name) for name in ("threads", "backend", "dtype", "tf32")}
     report = {"machine": describe()} | told
     tell(f"{report['machine']}; " + ", ".join(f"{name} {value}" for name, value in told.items()) + "\n")
+    if options.ranks:
+        _several_ranks(options, conditions, report)
+    else:
+        _one_process(options, conditions, report)
+    if options.json:
+        write_atomically(options.json, lambda file: file.write(json.dumps(report, indent=1).encode()))
+
+
+def _several_ranks(options: argparse.Namespace, conditions: Conditions, report: dict) -> None:
+    """Jobs of several ranks, and the model."""
+    report["rows"] = compare_ranks(options.configs, options.ranks, options.rounds, conditions)
+    link, report["model"] = model_rows(report["rows"])
+    report["link"] = asdict(link)
+    tell(ranks_table(report["rows"], link) + "\n")
+    tell(
+        f"model: latency {1e6 * link.latency:.1f} µs, {1e-9 / max(link.per_byte, 1e-15):.2f} GB/s; efficiency of ranks"
+    )
+    tell(efficiency_table(report["model"]))
+    if options.picture:
+        draw_efficiency(report["model"], link, Path(options.picture))
+
+
+def _one_process(options: argparse.Namespace, conditions: Conditions, report: dict) -> None:
+    """The contenders, each in one process."""
     contenders = options.contenders
     if contenders is None:
         contenders = [name for name in CONTENDERS if torch_is_installed() or not is_torch(name)]
@@ -187,8 +232,6 @@ def run(options: argparse.Namespace) -> None:
             }
             differences = ", ".join(f"{name} {found}" for name, found in report["agreement"].items())
             tell(f"largest difference of AMRB's gradients from PyTorch's, with checkpoints, float64: {differences}")
-    if options.json:
-        write_atomically(options.json, lambda file: file.write(json.dumps(report, indent=1).encode()))
 
 
 if __name__ == "__main__":

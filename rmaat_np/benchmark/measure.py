@@ -15,7 +15,7 @@ from ..params import init_params
 from ..step import loss_and_grads
 from ..system.machine import PeakMemory, keep_freed_memory
 
-__all__ = ["Conditions", "agreement", "configuration", "measure"]
+__all__ = ["Conditions", "agreement", "configuration", "measure", "random_batch"]
 
 SIZES: dict[str, Any] = {"vocab_size": 32, "num_classes": 10, "d_model": 64, "num_layers": 2, "d_ff": 128}
 SIZES |= {"num_memory": 8}
@@ -67,7 +67,7 @@ def is_torch(contender: str) -> bool:
 
 def _make_step(contender: str, batch: int, cfg: Config, conditions: Conditions) -> Callable[[int], float]:
     """A function of the step number. It does one training step, and returns the loss once that is on the host."""
-    tokens, labels = _random_batch(batch, cfg)
+    tokens, labels = random_batch(batch, cfg)
     params = init_params(cfg, dtype=conditions.dtype)
     if is_torch(contender):
         return _torch_step(params, cfg, tokens, labels, contender, conditions)
@@ -160,7 +160,7 @@ def agreement(batch: int, cfg: Config, conditions: Conditions) -> dict:
 
     from . import torch_model
 
-    tokens, labels = _random_batch(batch, cfg)
+    tokens, labels = random_batch(batch, cfg)
     params = init_params(cfg, dtype="float64")
     loss, grads, _ = loss_and_grads(params, cfg, tokens, labels, "amrb", workers=conditions.threads)
     theirs = torch_model.to_torch(params)
@@ -170,7 +170,7 @@ def agreement(batch: int, cfg: Config, conditions: Conditions) -> dict:
     return {"gradients": float(f"{worst:.1e}"), "loss": float(f"{abs(loss / their_loss.item() - 1):.1e}")}
 
 
-def _random_batch(batch: int, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
+def random_batch(batch: int, cfg: Config) -> tuple[np.ndarray, np.ndarray]:
     """Full sequences of random tokens, and labels. Shapes: -> tokens (B, S L), labels (B)."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, cfg.vocab_size, (batch, cfg.max_length), dtype=np.int32)

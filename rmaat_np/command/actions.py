@@ -19,8 +19,9 @@ from ..training import loop, settings
 from ..training import run as runs
 from ..training.divergence import Diverged
 from ..training.execution import activate
-from ..training.inputs import check_codec, check_dataset
+from ..training.inputs import check_codec, check_dataset, fingerprint
 from ..training.program import train_with_bar
+from ..training.ranks import check_alike
 from ..training.score_report import write_report
 from ..training.scores import class_names, judge
 from . import options
@@ -54,14 +55,24 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
     Raises: InputError, also for options that contradict the checkpoint.
     """
     execution = options.execution_of(arguments)
-    activate(execution)
-    run = runs.load_run(checkpoint)
+    activate(execution, arguments.ranks)
+    run = runs.shared(arguments.ranks, lambda: runs.load_run(checkpoint))
     _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
-    dataset = load_data(run.settings, arguments)
+    dataset = _load_alike(run.settings, arguments)
     check_codec(run.codec, dataset, run.folder)
     check_dataset(dataset, run.cfg)
     return run, dataset
+
+
+def _load_alike(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
+    """The data, on every rank. Raises: InputError, also for ranks that would not compute one and the same run."""
+    ranks = arguments.ranks
+    dataset = ranks.first_alone(lambda: load_data(chosen, arguments))  # so that the others find stored arrays
+    if ranks.size > 1:
+        mine = {"settings": chosen.to_json(), "data": fingerprint(dataset)}
+        check_alike(ranks, dict(runs.leaves(mine | vars(options.execution_of(arguments)))))
+    return dataset
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
@@ -85,10 +96,11 @@ def train(arguments: argparse.Namespace) -> int:
     """Start a new run, and train it to its end."""
     chosen, execution = chosen_settings(arguments), options.execution_of(arguments)
     execution.check_dtype(chosen.train.dtype)
-    activate(execution)
-    dataset = load_data(chosen, arguments)
-    folder = Path("runs") / f"{chosen.task}-{chosen.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = runs.new_run(arguments.out or folder, chosen, dataset, numbered=arguments.out is None)
+    activate(execution, arguments.ranks)
+    dataset = _load_alike(chosen, arguments)
+    folder = arguments.out or Path("runs") / f"{chosen.task}-{chosen.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = arguments.out is None
+    run = runs.shared(arguments.ranks, lambda: runs.new_run(folder, chosen, dataset, numbered=numbered))
     return _run_to_end(run, dataset, arguments)
 
 
@@ -111,15 +123,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Print a checkpoint's scores on the test split, as JSON on stdout; with --report, write the report too."""
     run, dataset = _open_run(arguments.eval, arguments)
     tell(_announcement(run, arguments), write=complain)
-    if arguments.report is not None:
+    reports = arguments.report is not None and arguments.ranks.rank == 0
+    if reports:
         make_folder(arguments.report)  # what cannot be made is refused before the evaluation
-    scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers)
+    scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers, ranks=arguments.ranks)
     if not math.isfinite(scores["loss"]):
         raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
     found = {"checkpoint": str(runs.checkpoint_path(arguments.eval)), "step": run.progress.step}
     found |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
     found["test"] = judge(scores["predictions"], class_names(dataset))
-    if arguments.report is not None:
+    if reports:
         written = write_report(arguments.report, found, scores["predictions"], dataset)
         complain(f"{arguments.report}/: {' '.join(written)}")
     show(json.dumps(found))
@@ -128,25 +141,29 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def _announcement(run: runs.Run, arguments: argparse.Namespace) -> str:
     """What is going to be computed, and where."""
+    ranks = arguments.ranks.size
     return (
         settings.describe(run.settings) + "\n"
         f"  {params.count_parameters(run.params):,} parameters, {run.settings.train.dtype}"
         f"{' with TF32 products' if arguments.tf32 else ''}, backend {backend.name}, "
-        f"{arguments.workers} worker{'s' * (arguments.workers > 1)}, "
+        f"{f'{ranks} ranks, each with ' * (ranks > 1)}{arguments.workers} worker{'s' * (arguments.workers > 1)}, "
         f"{run.cfg.num_segments} segments of {run.cfg.segment_length} tokens"
+        + (f"\n  {arguments.ranks.way}" if arguments.ranks.way else "")
     )
 
 
 def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) -> int:
     """Train, and say where everything is, or how to go on."""
     tell(_announcement(run, arguments))
-    go_on = f"go on with: {options.command('--resume', run.folder, *options.same_place(arguments))}"
+    again = options.command("--resume", run.folder, *options.same_place(arguments), ranks=run.ranks)
+    go_on = f"go on with: {again}"
     try:
         with stop_requests() as received:
             _train_with_bar(run, dataset, arguments, received)
     except loop.Interrupted as stop:
         complain(f"stopped after step {stop.step}, saved; {go_on}")
-        return exit_code(received[0]) if received else 0  # by --stop-after, which is no failure
+        number = max(run.ranks.gather(received[0] if received else 0))  # not every rank got the signal
+        return exit_code(number) if number else 0  # by --stop-after, which is no failure
     except KeyboardInterrupt as stop:
         if not (run.folder / "last.npz").exists():
             go_on = "there is none yet; start again with the same command"
@@ -182,7 +199,8 @@ def explain(error: Diverged, arguments: argparse.Namespace) -> str:
     if error.repeatable and error.checkpoint is not None and not looked_for:
         place = options.same_place(arguments, backend="numpy", tf32=False)  # only NumPy tells its operations
         words = ("--resume", error.checkpoint, *place, "--detect-anomaly")
-        advice = f"{options.command(*words)} names the operation{_numpy_alone(arguments)}; {advice}"
+        again = options.command(*words, ranks=arguments.ranks)
+        advice = f"{again} names the operation{_numpy_alone(arguments)}; {advice}"
     return f"{error}; {advice}"
 
 

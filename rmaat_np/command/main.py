@@ -2,13 +2,17 @@
 
 import argparse
 import errno
+import io
 import signal
+import sys
+import traceback
 import warnings
 
 from ..backend import BackendError
 from ..errors import InputError, escaped
 from ..system.terminal import complain
 from ..training.divergence import Diverged
+from ..training.ranks import ALONE, MpiRanks, Ranks, give_up, join, wait_for_rank_0
 from . import actions, options
 from .compare import compare
 from .predict import predict
@@ -33,27 +37,55 @@ _REMEDIES = {  # by the names of errno, for not every platform has all of them
 def main(argv: list[str] | None = None) -> int:
     """Do what the options say. -> the exit code: 0, 1 diverged, 2 wrong input, 128 + a signal's number
 
-    argv: the options; None: those of this process
+    argv: the options; None: those of this process. Under mpiexec all ranks end with the same code.
     """
+    try:
+        ranks = join()
+    except InputError as error:
+        wait_for_rank_0()  # it says the same and ends all, unless it can be joined
+        complain(f"{options.program()}: {error}")
+        give_up(2)
+        return 2
+    return _main_of_rank(argv, ranks) if isinstance(ranks, MpiRanks) else _main(argv, ALONE)
+
+
+def _main_of_rank(argv: list[str] | None, ranks: MpiRanks) -> int:
+    """One rank of several. Rank 0 speaks; another one keeps its lines, and shows them only if it ends the job."""
+    streams, kept = (sys.stdout, sys.stderr), io.StringIO()
+    if ranks.rank > 0:
+        sys.stdout, sys.stderr = None, kept  # type: ignore[assignment]
+    try:
+        code = _main(argv, ranks)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:  # a mistake in this program: whatever it is, the other ranks must not wait for this one
+        traceback.print_exc()
+        code = 1
+    sys.stdout, sys.stderr = streams
+    return ranks.leave(code, lambda: complain(kept.getvalue().rstrip("\n")) if kept.getvalue() else None)
+
+
+def _main(argv: list[str] | None, ranks: Ranks) -> int:
+    """`main` of one process, with what it says of its errors."""
+    name = options.program() + (f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else "")
     # a number that is not finite is reported with its step and its first array; NumPy's warning would only repeat it
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
-        arguments = options.parse_arguments(argv)
+        arguments = options.parse_arguments(argv, ranks)
         return _dispatch(arguments)
     except BrokenPipeError:  # whoever read our lines has seen enough, as `head` does
         return exit_code(getattr(signal, "SIGPIPE", 13))  # Windows has no such signal
     except (InputError, BackendError) as error:
-        complain(f"{options.program()}: {error}")
+        complain(f"{name}: {error}")
     except OSError as error:
-        complain(f"{options.program()}: {explain(error)}")
+        complain(f"{name}: {explain(error)}")
     except MemoryError as error:
-        what = str(error) or "memory is exhausted"
-        complain(f"{options.program()}: {what}; lower the batch size, or the sizes of the model")
+        complain(f"{name}: {str(error) or 'memory is exhausted'}; lower the batch size, or the sizes of the model")
     except KeyboardInterrupt as stop:
-        complain(f"{options.program()}: interrupted, and nothing was changed; go on with the same command")
+        complain(f"{name}: interrupted, and nothing was changed; go on with the same command")
         return exit_code(number_of(stop))
     except Diverged as error:
-        complain(f"{options.program()}: {actions.explain(error, arguments)}")
+        complain(f"{name}: {actions.explain(error, arguments)}")
         return 1
     return 2
 

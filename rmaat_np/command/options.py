@@ -16,6 +16,7 @@ from ..system.machine import default_workers
 from ..system.terminal import Parser, showable
 from ..training import settings
 from ..training.execution import Execution
+from ..training.ranks import ALONE, Ranks, mpiexec
 
 _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Arena. Without options: on short ListOps."
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
@@ -25,15 +26,19 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # of --stop-after, in 
 _SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype", "patience")  # options that stand for a --set
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line, in `words` its words, in `begun` when it was read. argparse refuses what it does not know."""
+def parse_arguments(argv: list[str] | None = None, ranks: Ranks = ALONE) -> argparse.Namespace:
+    """The command line, in `words` its words, in `begun` when it was read, in `ranks` the processes that read it.
+
+    argparse refuses what it does not know.
+    """
     parser = Parser(prog=program(), description=_DESCRIPTION, allow_abbrev=False)
     _add_training(parser.add_argument_group("what to train"))
-    _add_computing(parser.add_argument_group("how to compute"))
+    workers = min(ranks.gather(max(1, default_workers() // ranks.on_this_machine)))  # the same on all machines
+    _add_computing(parser.add_argument_group("how to compute"), workers)
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(words, argparse.Namespace(words=words, begun=time.monotonic()))
+    arguments = parser.parse_args(words, argparse.Namespace(words=words, begun=time.monotonic(), ranks=ranks))
     for name in ("resume", "eval", "predict", "check_data"):  # argparse's own groups cannot span two headings
         if arguments.out is not None and getattr(arguments, name):
             parser.error(f"argument {option(name)}: not allowed with argument --out")
@@ -62,14 +67,19 @@ def _add_training(group) -> None:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
-def _add_computing(group) -> None:
+def _add_computing(group, workers: int) -> None:
     add = group.add_argument
     text = "where arrays live and are computed on; default numpy"
     add("--backend", choices=("numpy", "cupy"), default="numpy", help=text)
-    text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores"
-    add("--workers", type=int, default=default_workers(), help=text)
+    text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores, under mpiexec "
+    text += "a rank's part of them"
+    add("--workers", type=int, default=workers, help=text)
     text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay; default 0"
     add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
+    text = "compute a batch in K parts, one after another, for large batches in a small memory; default 1"
+    add("--accumulate", type=int, default=1, metavar="K", help=text)
+    text = "under mpiexec: keep AdamW's state once in the whole job, and not once a rank; a little slower"
+    add("--divide-optimiser", action="store_true", help=text)
     add("--tf32", action="store_true", help="round the factors of float32 matrix products to TF32; cupy only")
     text = "save and end after this time, as 90s, 30m, 8h or 1d; it counts from the command's start"
     add("--stop-after", type=duration, metavar="TIME", help=text)
@@ -140,6 +150,8 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuse values that are out of range, and options that do not go together. Raises: InputError naming them."""
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
+    if arguments.accumulate < 1:
+        raise InputError(f"--accumulate {arguments.accumulate}: must be at least 1")
     if not 0 <= arguments.replay_budget <= 1e9:
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MiB, from 0 to 1e9")
     if arguments.seeds is not None and arguments.compare is None:
@@ -158,10 +170,17 @@ def check(arguments: argparse.Namespace) -> None:
                 raise InputError(f"--stop-after goes without {option(name)}; it ends a training")
     if arguments.html and not arguments.trace:
         raise InputError("--html goes with --trace; add it")
+    if arguments.divide_optimiser and arguments.ranks.size == 1:
+        raise InputError("--divide-optimiser goes with mpiexec; leave it out")
     if arguments.trace:
+        if arguments.accumulate > 1:
+            raise InputError("--trace goes without --accumulate; it shows one part")
         for name in ("compare", "resume", "eval", "predict", "check_data", "method", "replay_budget", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
+    for name in ("trace", "compare", "check_data", "predict"):
+        if arguments.ranks.size > 1 and getattr(arguments, name):
+            raise InputError(f"{option(name)} goes without mpiexec; start one process")
     if arguments.compare is not None:
         for name in ("model", "resume", "eval", "predict", "check_data", "detect_anomaly"):
             if getattr(arguments, name):
@@ -188,6 +207,8 @@ def execution_of(arguments: argparse.Namespace) -> Execution:
         replay_budget=int(arguments.replay_budget * 2**20),
         tf32=arguments.tf32,
         detect_anomaly=arguments.detect_anomaly,
+        accumulate=arguments.accumulate,
+        divide_optimiser=arguments.divide_optimiser,
     )
 
 
@@ -198,15 +219,22 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
     """
     given = vars(arguments) | changes
     words = ["--workers", str(given["workers"])]
-    for name, default in (("data_dir", DATA_DIR), ("cache_dir", None), ("backend", "numpy"), ("replay_budget", 0)):
+    for name, default in (
+        ("data_dir", DATA_DIR),
+        ("cache_dir", None),
+        ("backend", "numpy"),
+        ("replay_budget", 0),
+        ("accumulate", 1),
+    ):
         if given[name] != default:
             words += [option(name), str(given[name])]
-    return words + ["--tf32"] * given["tf32"]
+    return words + [option(name) for name in ("divide_optimiser", "tf32") if given[name]]
 
 
-def command(*words) -> str:
+def command(*words, ranks: Ranks = ALONE) -> str:
     """A call of run_lra.py that one can paste into a shell, in the folder where this process was started."""
-    given = [*_how_this_was_called(), *map(str, words)]
+    launcher = [mpiexec(), "-n", str(ranks.size)] if ranks.size > 1 else []
+    given = [*launcher, *_how_this_was_called(), *map(str, words)]
     return subprocess.list2cmdline(given) if os.name == "nt" else " ".join(map(_quoted, given))
 
 

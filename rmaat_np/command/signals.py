@@ -4,9 +4,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# what asks a process to end, on this platform: SIGHUP when its terminal is closed or its connection breaks; SIGBREAK is
-# the one that Windows sends from process to process
-_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+# what asks a process to end, on this platform: SIGHUP when its terminal is closed or its connection breaks; SIGUSR1
+# before a batch system's time is over, and from Open MPI's mpiexec; SIGBREAK from another process of Windows
+_STOPS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+]
 _HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 

@@ -6,6 +6,7 @@ from .. import backend
 from ..config import check_fields
 from ..errors import InputError
 from ..system.machine import keep_freed_memory
+from .ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,9 @@ class Execution:
     """The ways of computing that are no part of a run's settings. `activate` sets this process up for them.
 
     backend "numpy" | "cupy"; workers: threads, a shard of the batch each; replay_budget: bytes that AMRB may keep per
-    worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges.
+    worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges;
+    accumulate: parts of a batch that are computed one after another and summed before the update;
+    divide_optimiser: each rank updates its part of the parameters, so that AdamW's state exists once in the whole job.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -22,9 +25,11 @@ class Execution:
     replay_budget: int = 0
     tf32: bool = False
     detect_anomaly: bool = False
+    accumulate: int = 1
+    divide_optimiser: bool = False
 
     def __post_init__(self):
-        check_fields(self, {"workers": 1, "replay_budget": 0}, {"backend": ("numpy", "cupy")})
+        check_fields(self, {"workers": 1, "replay_budget": 0, "accumulate": 1}, {"backend": ("numpy", "cupy")})
         if self.tf32 and self.backend != "cupy":
             raise InputError("tf32 is true, but backend numpy has no TF32; choose backend cupy, or leave tf32 out")
 
@@ -37,12 +42,14 @@ class Execution:
 DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs
 
 
-def activate(execution: Execution) -> None:
+def activate(execution: Execution, ranks: Ranks = ALONE) -> None:
     """Set this process up to compute that way. For a program to call once, before its first array.
 
-    Raises: BackendError with reason and remedy if the backend cannot be used here.
+    ranks: each takes a card of its own, if cards compute
+    Raises: BackendError with reason and remedy if the backend cannot be used here; InputError for too few cards.
     """
     backend.use(execution.backend)
+    ranks.take_card()
     keep_freed_memory()
     if execution.tf32:
         backend.allow_tf32()

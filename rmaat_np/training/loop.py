@@ -7,8 +7,9 @@ is told what happens.
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, Execution
 from .inputs import check_codec, check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
-from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, steps_in_config, write_config
+from .ranks import ALONE, Ranks
+from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, shared, steps_in_config, write_config
 from .scores import Predictions, balanced_weights, class_names, judge, to_json
 from .validation import note_validation, seconds_left, stopped_early
 
@@ -61,33 +63,55 @@ def ignore(_: object) -> None:
 
 
 def evaluate(
-    params: dict, cfg: Config, split: Split, workers: int = 1, should_stop: Callable[[], bool] = never
+    params: dict,
+    cfg: Config,
+    split: Split,
+    workers: int = 1,
+    should_stop: Callable[[], bool] = never,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Mean cross-entropy, accuracy and macro-F1 over a split, without dropout and without weights of classes.
 
-    should_stop: asked before every batch
+    should_stop: asked before every batch, on all ranks with the same answer
+    ranks: each computes whole batches; their results are added in the order of the batches, as one process adds them
     -> {"loss", "accuracy", "macro_f1", "predictions"}; the last are those of every row, which `scores.judge` reads
     Raises: Interrupted if should_stop says so.
     """
     order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
+    batches = [order[start : start + EVALUATION_BATCH] for start in range(0, len(order), EVALUATION_BATCH)]
     loss, predicted = 0.0, np.empty(len(split), np.int64)
     confidence, squared_errors = np.empty((2, len(split)))
-    for start in range(0, len(order), EVALUATION_BATCH):
+    for first in range(0, len(batches), ranks.size):
         if should_stop():
             raise Interrupted
-        rows = order[start : start + EVALUATION_BATCH]
-        tokens, labels = split.batch(rows)
-        logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        exp, own = np.exp(logits), (np.arange(len(labels)), labels)
-        total = exp.sum(axis=1)
-        loss -= (logits[own] - np.log(total)).sum()
-        probabilities = exp / total[:, None]
-        predicted[rows], confidence[rows] = logits.argmax(axis=1), probabilities.max(axis=1)
-        probabilities[own] -= 1
-        squared_errors[rows] = (probabilities**2).sum(axis=1)
-    found = Predictions(cfg.num_classes, float(loss / len(split)), split.labels, predicted, confidence, squared_errors)
-    return {"loss": found.loss, "accuracy": found.accuracy, "macro_f1": found.macro_f1, "predictions": found}
+        mine = batches[first + ranks.rank : first + ranks.rank + 1]  # one; at the end perhaps none
+        found = ranks.gather([_judge_batch(params, cfg, *split.batch(rows), workers) for rows in mine])
+        for rows, (batch_loss, *columns) in zip(batches[first:], chain.from_iterable(found), strict=False):
+            loss += batch_loss
+            predicted[rows], confidence[rows], squared_errors[rows] = columns
+    whole = Predictions(cfg.num_classes, float(loss / len(split)), split.labels, predicted, confidence, squared_errors)
+    return {"loss": whole.loss, "accuracy": whole.accuracy, "macro_f1": whole.macro_f1, "predictions": whole}
+
+
+def _judge_batch(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarray, workers: int) -> tuple:
+    """-> the sum of the rows' cross-entropies; of each row the predicted class, its probability, the squared error"""
+    logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    exp, own = np.exp(logits), (np.arange(len(labels)), labels)
+    total = exp.sum(axis=1)
+    loss = -(logits[own] - np.log(total)).sum()
+    probabilities = exp / total[:, None]
+    predicted, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
+    probabilities[own] -= 1
+    return loss, predicted, confidence, (probabilities**2).sum(axis=1)
+
+
+def _score(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarray, workers: int):
+    """A batch of an evaluation. -> the sum of the rows' cross-entropies, the number of right answers"""
+    logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
+    return -likelihood.sum(), (logits.argmax(axis=1) == labels).sum()
 
 
 def train(
@@ -104,7 +128,8 @@ def train(
 
     With `patience`, a run ends before its last step once that many validations in a row brought nothing better.
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
-    metrics; report: told a line of text for every validation; warn: told a line about what was found damaged
+    metrics; report: told a line of text for every validation; warn: told a line about what was found damaged or changed
+    A run with several ranks is trained by all of them in the same call, and rank 0 alone writes.
     Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
         InputError for data that the model cannot read, or that are others than those that the run began with, and for
         an execution that is not active; WriteError if a file cannot be written.
@@ -117,8 +142,12 @@ def train(
     found = fingerprint(dataset)
     check_same(run.data, found, run.folder)
     run.data = found
-    with only_process(run.folder):
-        lost = begin(run)
+    should_stop = partial(_agree, run.ranks, should_stop)
+    _note_division(run, execution, warn)
+    with ExitStack() as stack:
+        lost = run.ranks.from_first(partial(_take_over, run, stack))
+        if execution.divide_optimiser:
+            run.divide_state()
         if lost:
             metrics = run.folder / "metrics.jsonl"
             warn(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them")
@@ -135,6 +164,30 @@ def train(
             raise Interrupted(run.progress.step, run.folder) from None
 
 
+def _agree(ranks: Ranks, should_stop: Callable[[], bool]) -> bool:
+    """Does should_stop ask any rank to stop? All ranks get the same answer, and so they stop after the same step."""
+    return ranks.any(should_stop())
+
+
+def _note_division(run: Run, execution: Execution, warn: Callable) -> None:
+    """Say if the run's batches were divided otherwise before, and keep how they are divided from here on.
+
+    Of a process that always trained alone, in one part, another number of workers is no news.
+    """
+    now = {"ranks": run.ranks.size, "workers": execution.workers, "accumulate": execution.accumulate}
+    before, run.divided = run.divided, now
+    several = any(division["ranks"] * division["accumulate"] > 1 for division in (before, now) if division)
+    if before and before != now and several:
+        told = [", ".join(f"{name} {count}" for name, count in division.items()) for division in (before, now)]
+        warn(f"{run.folder}: was computed with {told[0]}, goes on with {told[1]}; equal but for rounding")
+
+
+def _take_over(run: Run, stack: ExitStack) -> int:
+    """Lock the run's folder until `stack` is closed, then as `begin`."""
+    stack.enter_context(only_process(run.folder))
+    return begin(run)
+
+
 def begin(run: Run) -> int:
     """Bring the folder to the state of the run, at whatever moment the process before this one was killed.
 
@@ -148,14 +201,14 @@ def begin(run: Run) -> int:
     if run.progress.step == 0:
         if last.exists() and load_run(last).progress.step > 0:  # another process came first
             refuse_to_overwrite(run.folder)
-        run.save("last.npz")  # from here on there is something to go on with
+        run.write("last.npz")  # from here on there is something to go on with
     elif run.progress.best_step == run.progress.step:
-        run.save("best.npz")  # a kill may have come between last.npz and best.npz
+        run.write("best.npz")  # a kill may have come between last.npz and best.npz
     elif run.progress.best_step and not best.exists():
         raise InputError(f"{best}: is missing; put it back, or start a new run")
     if steps_in_config(run.folder) not in (None, run.settings.train.steps):  # the run is longer than it was
         (run.folder / "result.json").unlink(missing_ok=True)
-        run.save("last.npz")
+        run.write("last.npz")
     lost = run.progress.step - trim_metrics(run.folder / "metrics.jsonl", run.progress.step)
     write_config(run)
     return lost
@@ -180,14 +233,15 @@ def _train_steps(
                 return
             tokens, labels = next(batches)
             row = train_step(run, tokens, labels, execution, class_weights)
-            append_metrics(run.folder / "metrics.jsonl", row)
+            if run.ranks.rank == 0:
+                append_metrics(run.folder / "metrics.jsonl", row)
             on_step(row)
 
 
 def train_step(
     run: Run, tokens: np.ndarray, labels: np.ndarray, execution: Execution, class_weights: np.ndarray | None = None
 ) -> dict:
-    """One step: gradients and update. Waits for the device once. -> the step's line of metrics
+    """One step: gradients and update. A rank waits for its device once. -> the step's line of metrics
 
     Shapes: tokens, labels as from `Split.batch`; class_weights (C,), by which the line's loss is weighted too, or None
     Raises: Diverged before the update, with the state in diverged.npz.
@@ -195,16 +249,24 @@ def train_step(
     begun, train, step = time.perf_counter(), run.settings.train, run.progress.step
     batch = tokens, labels, train.method, train.seed, step
     compute = partial(loss_and_grads, run.params, run.cfg, *batch, class_weights=class_weights)
-    loss, grads, stats = compute(workers=execution.workers, replay_budget=execution.replay_budget)
+    ways = {name: getattr(execution, name) for name in ("workers", "replay_budget", "accumulate")}
+    loss, grads, stats = compute(**ways, share=run.ranks.share)
     norm = global_norm(grads)
     accuracy = backend.xp.asarray(stats["accuracy"], dtype=loss.dtype)
-    numbers = map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm])))
+    numbers = list(map(float, backend.to_host(backend.xp.stack([loss, accuracy, norm]))))
+    if run.ranks.size > 1:  # the norm of another machine's BLAS may differ in its last bit
+        numbers = run.ranks.broadcast(numbers)
+        norm = backend.xp.asarray(numbers[-1], dtype=norm.dtype)
     row = {"step": step + 1} | dict(zip(("loss", "accuracy", "grad_norm"), numbers, strict=True))
     if not np.isfinite(row["loss"] + row["grad_norm"]):
         raise diverged(run, row, grads, compute if execution.detect_anomaly else None)
     row["lr"] = learning_rate(step, train.steps, train.lr, train.warmup_steps)
     options = {"weight_decay": train.weight_decay, "clip_norm": train.clip_norm, "norm": norm}
-    adamw_step(run.params, grads, run.state, step, row["lr"], **options)
+    if run.state_divided:
+        adamw_step(run.ranks.own(run.params), run.ranks.own(grads), run.state, step, row["lr"], **options)
+        run.ranks.complete(run.params)
+    else:
+        adamw_step(run.params, grads, run.state, step, row["lr"], **options)
     run.progress.step += 1
     row["seconds"] = round(time.perf_counter() - begun, 6)
     run.progress.seconds += row["seconds"]
@@ -216,13 +278,14 @@ def train_step(
 def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, report: Callable) -> None:
     """Evaluate on the validation split, remember the best, save, and report."""
     begun, progress, train = time.perf_counter(), run.progress, run.settings.train
-    scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop)
+    scores = evaluate(run.params, run.cfg, dataset.val, workers, should_stop, run.ranks)
     _check_healthy(run, scores["loss"])
     row = {"step": progress.step} | {f"val_{name}": scores[name] for name in ("loss", "accuracy", "macro_f1")}
     seconds = time.perf_counter() - begun
     left = seconds_left(progress, train, seconds)
     row |= {"seconds": round(seconds, 6), "remaining": round(left, 3)}
-    append_metrics(run.folder / "metrics.jsonl", row, sync=True)
+    if run.ranks.rank == 0:
+        append_metrics(run.folder / "metrics.jsonl", row, sync=True)
     note_validation(progress, scores, train.select)
     run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round
     if progress.best_step == progress.step:
@@ -242,7 +305,7 @@ def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
     Raises: Diverged if the validation loss, a parameter or the optimiser's state is not finite.
     """
     arrays = run.params | {f"{moment}/{name}": x for moment, values in run.state.items() for name, x in values.items()}
-    name = first_not_finite(arrays)
+    name = next(filter(None, run.ranks.gather(first_not_finite(arrays))), None)  # each rank has its part of the state
     if name is not None or not np.isfinite(val_loss):
         first = f"validation loss {val_loss}" if name is None else f"{name}, after the update"
         kept = "last.npz holds the state of the last save"
@@ -254,14 +317,14 @@ def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -
 
     Raises: InputError if best.npz is of another step than the run's best; Interrupted if should_stop says so.
     """
-    best_run = load_run(run.folder / "best.npz")
+    best_run = shared(run.ranks, lambda: load_run(run.folder / "best.npz"))
     if best_run.progress.step != run.progress.best_step:
         raise InputError(
             f"{run.folder / 'best.npz'}: is of step {best_run.progress.step}, the best was step "
             f"{run.progress.best_step}; put that one back, or start a new run"
         )
-    last = evaluate(run.params, run.cfg, dataset.test, workers, should_stop)
-    best = evaluate(best_run.params, run.cfg, dataset.test, workers, should_stop)
+    last = evaluate(run.params, run.cfg, dataset.test, workers, should_stop, run.ranks)
+    best = evaluate(best_run.params, run.cfg, dataset.test, workers, should_stop, run.ranks)
     shares = np.bincount(dataset.test.labels, minlength=dataset.num_classes) / len(dataset.test)
     progress, settings = run.progress, run.settings
     return {
@@ -304,6 +367,7 @@ def measurements(run: Run, trained: int, peak: int | None) -> dict:
 
 def finish(run: Run, result: dict) -> dict:
     """Write result.json, and the picture curve.png if it can be drawn. -> the result"""
-    write_text(run.folder / "result.json", to_json(result))
-    draw_curve(run.folder)
+    if run.ranks.rank == 0:
+        write_text(run.folder / "result.json", to_json(result))
+        draw_curve(run.folder)
     return result

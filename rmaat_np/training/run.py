@@ -5,23 +5,28 @@ A checkpoint stands alone: it is read without the presets, models and tasks that
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .. import backend
 from ..config import Config, check_fields
 from ..data.dataset import Dataset
 from ..data.own.codec import Codec
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from .inputs import check_dataset, read_fingerprint
+from .ranks import ALONE, Ranks
 from .settings import Settings, TrainConfig, settings_of
 
+DIVISION = ("ranks", "workers", "accumulate")  # what divides a batch, three whole numbers
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
 
 
@@ -61,6 +66,9 @@ class Run:
 
     codec: of data of one's own, else None
     data: the fingerprint of the data that it began with; empty until the first step, and in older checkpoints
+    divided: among how many "ranks", "workers" and parts of "accumulate" its batches were; empty as data is
+    ranks: the processes that train it together, as this one of them sees them
+    state_divided: each rank holds its own part of state, and not all of it
     """
 
     folder: Path
@@ -71,33 +79,51 @@ class Run:
     progress: Progress
     codec: Codec | None = None
     data: dict = field(default_factory=dict)
+    divided: dict = field(default_factory=dict)
+    ranks: Ranks = ALONE
+    state_divided: bool = False
 
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
         record = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
-        record |= {"codec": self.codec.to_json()} if self.codec else {}
-        return record | ({"data": self.data} if self.data else {})
+        known = {"codec": self.codec.to_json() if self.codec else None, "data": self.data, "divided": self.divided}
+        return record | {name: value for name, value in known.items() if value}
 
     def check_saveable(self) -> None:
         """Refuse what a checkpoint could not give back. Raises: InputError naming the field or the parameter."""
         record = self.record()
-        for name, value in _leaves(record):
+        for name, value in leaves(record):
             if not _survives_json(value):
                 raise InputError(f"{name} is {value!r}, which a checkpoint cannot hold; use a number, a truth or text")
         _read_record(record)
         check_checkpoint(self.folder, self.params, self.state, self.cfg, self.settings.train.dtype)
 
     def save(self, name: str) -> None:
+        """All ranks together: rank 0 writes, and the others wait until that is done. Raises: as `write`, on all."""
+        whole = self
+        if self.state_divided:
+            state = {moment: self.ranks.whole(parts, self.params) for moment, parts in self.state.items()}
+            whole = replace(self, state=state)
+        self.ranks.from_first(lambda: whole.write(name))
+
+    def divide_state(self) -> None:
+        """Keep this rank's part of the optimiser's state alone: from here on no rank holds all of it."""
+        if not self.state_divided:
+            parts = {moment: self.ranks.own(values) for moment, values in self.state.items()}
+            self.state = {moment: {name: part.copy() for name, part in own.items()} for moment, own in parts.items()}
+            self.state_divided = True
+
+    def write(self, name: str) -> None:
         """Write everything to a checkpoint in the run's folder. Raises: as `check_saveable`; WriteError."""
         self.check_saveable()
         save_checkpoint(self.folder / name, self.params, self.state, self.record())
 
 
-def _leaves(record: dict, path: str = "") -> Iterator[tuple[str, object]]:
+def leaves(record: dict, path: str = "") -> Iterator[tuple[str, object]]:
     """The values of nested dicts, each with its name, as "settings.train.lr"."""
     for name, value in record.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{name}.")
+            yield from leaves(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
 
@@ -110,7 +136,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None, dict]:
+def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None, dict, dict]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -125,7 +151,15 @@ def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None
     codec = Codec.from_json(record["codec"]) if "codec" in record else None
     if codec and len(codec.classes) != cfg.num_classes:
         raise InputError(f"the codec has {len(codec.classes)} classes, but num_classes is {cfg.num_classes}")
-    return settings, cfg, progress, codec, read_fingerprint(record.get("data", {}))
+    data, divided = read_fingerprint(record.get("data", {})), _read_division(record.get("divided", {}))
+    return settings, cfg, progress, codec, data, divided
+
+
+def _read_division(record: object) -> dict[str, int]:
+    """How a run's batches were divided; older checkpoints do not hold it. Raises: InputError for anything else."""
+    if not isinstance(record, dict) or set(record) not in (set(), set(DIVISION)):
+        raise InputError(f"divided is {record!r:.80}, but it must tell of {', '.join(DIVISION)}")
+    return {name: check_integer(name, value, 1) for name, value in record.items()}
 
 
 def new_run(
@@ -231,10 +265,24 @@ def load_run(path: str | Path) -> Run:
     if "settings" not in record and "config" in record:
         raise InputError(f"{path}: holds a model without its run, as rn.save writes it; name a run or its checkpoint")
     try:
-        settings, cfg, progress, codec, data = _read_record(record)
+        settings, cfg, progress, codec, data, divided = _read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    return Run(path.parent, settings, cfg, params, state, progress, codec, data)
+    return Run(path.parent, settings, cfg, params, state, progress, codec, data, divided)
+
+
+def shared(ranks: Ranks, make: Callable[[], Run]) -> Run:
+    """The run that make() starts or loads on rank 0, on every rank. Raises: the InputError of make(), on every rank."""
+    if ranks.size == 1:
+        return make()
+    run = ranks.from_first(lambda: _moved(make(), backend.to_host))
+    return replace(_moved(run, lambda array: backend.to_device(np.ascontiguousarray(array))), ranks=ranks)
+
+
+def _moved(run: Run, move: Callable) -> Run:
+    """The run with all its arrays moved to the host or the device."""
+    state = {moment: {name: move(array) for name, array in values.items()} for moment, values in run.state.items()}
+    return replace(run, params={name: move(array) for name, array in run.params.items()}, state=state)

@@ -90,7 +90,7 @@ def test_command_to_go_on_with_names_what_the_checkpoint_does_not_hold(call, tmp
 
     monkeypatch.setattr(loop, "train_step", stop)
     Path("my data").mkdir()
-    where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0"]
+    where = ["--data-dir", "my data", "--cache-dir", "c", "--replay-budget", "2.0", "--accumulate", "3"]
     code, _, err = call(*TINY, "--out", "run", *where)
     words = shlex.split(err.partition("go on with: ")[2])
     assert code == 130 and words[2:] == ["--resume", "run", "--workers", "1", *where]
@@ -369,6 +369,9 @@ def test_other_data_end_nothing_that_was_finished(call, run, finished, monkeypat
         (("--lr", 0), ("lr", "above 0")),
         (("--preset", "huge"), ("--preset huge", "quick")),
         (("--workers", 0), ("--workers 0", "at least 1")),
+        (("--divide-optimiser",), ("--divide-optimiser goes with mpiexec",)),
+        (("--accumulate", 0), ("--accumulate 0: must be at least 1",)),
+        (("--accumulate", 2, "--trace"), ("--trace goes without --accumulate",)),
         (("--replay-budget", -1), ("--replay-budget -1", "from 0 to")),
         (("--replay-budget", "nan"), ("--replay-budget nan",)),
         (("--replay-budget", "inf"), ("--replay-budget inf",)),

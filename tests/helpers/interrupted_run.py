@@ -78,7 +78,13 @@ def patch_os(**functions):
 
 def main(path: str, event: str, count: str, delay: str) -> None:
     """Train, and die of it."""
-    data, run, number = dataset(), start(path), int(count)
+    data, run = dataset(), start(path)
+    plant(event, int(count), delay)
+    loop.train(run, data)
+
+
+def plant(event: str, number: int, delay: str) -> None:
+    """Let this process die at the event of that number."""
     if event == "step":
         loop.train_step = counted(loop.train_step, number, lambda *_: kill(delay))
     elif event == "evaluation":
@@ -90,7 +96,6 @@ def main(path: str, event: str, count: str, delay: str) -> None:
     else:
         act = append_half if delay == "half" else lambda *_: kill(delay)
         loop.append_metrics = counted(metrics.append_metrics, number, act)
-    loop.train(run, data)
 
 
 if __name__ == "__main__":

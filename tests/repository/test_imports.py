@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"data", "system", "errors"},
     "training": {"training", MODEL, "data", "system"},
     "trace": {"trace", "training", MODEL, "data", "system"},
-    "benchmark": {"benchmark", MODEL, "system"},
+    "benchmark": {"benchmark", "training", MODEL, "system"},
     "command": {"command", "benchmark", "trace", "training", "data", "system", MODEL},
 }
 OPTIONAL = {(("backend",), "cupy"), (("backend",), "threadpoolctl")}  # all that the model knows of other libraries

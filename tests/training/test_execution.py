@@ -18,6 +18,7 @@ from rmaat_np.training.execution import Execution, activate
         ({"workers": 0}, "workers is 0, but it must be at least 1"),
         ({"workers": 1.5}, "workers is 1.5, but it must be a whole number"),
         ({"replay_budget": -1}, "replay_budget is -1, but it must be at least 0"),
+        ({"accumulate": 0}, "accumulate is 0, but it must be at least 1"),
         ({"tf32": True}, "tf32 is true, but backend numpy has no TF32"),
         ({"detect_anomaly": 1}, "detect_anomaly is 1, but it must be true or false"),
     ],

@@ -115,7 +115,7 @@ def test_best_is_chosen_by_the_selected_score_and_ties_by_the_loss(
     told, best_step = iter(found), expected[select]
     original, run = loop.evaluate, start(tmp_path / "run", data, steps=4, eval_every=1, lr=0.1, select=select)
 
-    def evaluate(params, cfg, split, workers, should_stop):
+    def evaluate(params, cfg, split, workers, should_stop, ranks):
         scores = original(params, cfg, split, workers)
         chosen = dict(zip(("accuracy", "macro_f1", "loss"), next(told), strict=True)) if split is data.val else {}
         return scores | chosen
