@@ -73,7 +73,9 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(tmp_path, own, monkey
 
 
 PROGRAM = """
+import signal
 import rmaat_np as rn
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts a job with & leaves it ignored
 words = [f"{i:05d}" + "xyz"[i % 3] for i in range(60)]
 data = rn.dataset((words, [word[-1] for word in words]), 0.2, 0.2)
 cfg = rn.Config(**data.sizes, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4, num_segments=3)
@@ -96,7 +98,10 @@ def test_sigint_to_a_program_saves(tmp_path):
         while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert b"Interrupted: stopped after step" in errors.splitlines()[-1]
     assert rn.load_run(tmp_path / "run").progress.step > 0
 
