@@ -83,6 +83,12 @@ SLIDES = (  # the picture, and what it says
         "10_a_million_tokens_segments",
         "Short segments make a long buffer, long ones a large cache: the best length is between.",
     ),
+    ("12_your_own_sequences_curves", "A small model learns 889 short texts, and more about them than about others."),
+    ("12_your_own_sequences_mistakes", "A confusion matrix shows which answers can be trusted."),
+    (
+        "12_your_own_sequences_rivals",
+        "Count words first; a bag of words wins on few short texts, RMAAT where the order decides.",
+    ),
 )
 
 PAGE = """<!DOCTYPE html>
