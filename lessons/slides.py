@@ -85,6 +85,12 @@ SLIDES = (  # the picture, and what it says
     ),
     ("11_one_gradient_many_machines_order", "The order of a sum decides its last bits, from three ranks on."),
     ("11_one_gradient_many_machines_many", "A batch of 32 rows keeps 32 ranks busy, whatever the network."),
+    ("12_your_own_sequences_curves", "A small model learns 889 short texts, and more about them than about others."),
+    ("12_your_own_sequences_mistakes", "A confusion matrix shows which answers can be trusted."),
+    (
+        "12_your_own_sequences_rivals",
+        "Count words first; a bag of words wins on few short texts, RMAAT where the order decides.",
+    ),
 )
 
 PAGE = """<!DOCTYPE html>

@@ -1,4 +1,4 @@
-"""Thirteen functions to write, numbered like the lessons they belong to: 03a and 03b follow lesson 03.
+"""Functions to write, numbered like the lessons they belong to: 03a and 03b follow lesson 03.
 
 Replace `raise NotImplementedError` by your own code, then ask the checks of that lesson:
 
@@ -188,5 +188,19 @@ def held_bytes(num_segments, cache, memory, method):
 
     Units: cache and memory are the bytes of one segment's cache and of its memory tokens -> a number of bytes
     In the package: rmaat_np.ledger.Ledger, which counts them
+    """
+    raise NotImplementedError
+
+
+def class_scores(labels, answers, num_classes):
+    """12. Recall, precision and F1 of every class, from the true classes of rows and the answers that a model gave.
+
+    recall = right rows of the class / rows of the class;  precision = right rows of the class / answers of that class
+    F1 = 2 recall precision / (recall + precision);  0 / 0 counts as 0
+    5 of 100 rows are of class 1, and a model always answers 0. What are its accuracy and the mean F1 of both classes?
+
+    Shapes: labels, answers (n,) ints, 0 .. num_classes - 1 -> recall, precision, F1: (num_classes,) each
+    Hint: np.bincount(labels, minlength=num_classes) counts the rows of each class.
+    Elsewhere: sklearn.metrics.precision_recall_fscore_support, with zero_division=0
     """
     raise NotImplementedError

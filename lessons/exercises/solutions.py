@@ -111,3 +111,12 @@ def log_line(loss, grads, xp, to_host):
 def held_bytes(num_segments, cache, memory, method):
     """10. From three on: AMRB then holds 1.03 caches, and half of BPTT's is 1.5. With two it is 1.02 against 1."""
     return num_segments * cache if method == "bptt" else cache + num_segments * memory
+
+
+def class_scores(labels, answers, num_classes):
+    """12. The accuracy is 0.95. F1 is 2 * 0.95 / 1.95 = 0.97 for class 0, and 0 for class 1: their mean is 0.49."""
+    right = np.bincount(labels[labels == answers], minlength=num_classes)
+    of_class = np.bincount(labels, minlength=num_classes)
+    answered = np.bincount(answers, minlength=num_classes)
+    recall, precision = right / np.maximum(of_class, 1), right / np.maximum(answered, 1)
+    return recall, precision, 2 * right / np.maximum(of_class + answered, 1)

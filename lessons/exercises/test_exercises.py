@@ -389,3 +389,41 @@ def test_10_held_bytes(method, count):
     if found != peak:
         numbers = f"held_bytes says {found} under {method} with {count} segments, but the package counts {peak}."
         fail(f"{wrong.get(found, 'Which caches, and which memory tokens, are alive at the turning point?')} {numbers}")
+
+
+@pytest.mark.parametrize("unanswered", [False, True], ids=["all answered", "one never answered"])
+def test_12_class_scores(unanswered):
+    labels = np.repeat([0, 1, 2, 3], [9, 6, 4, 2])
+    answers = np.array([0, 0, 0, 0, 0, 1, 1, 2, 0, 1, 1, 0, 1, 2, 1, 2, 0, 2, 2, 3, 1])
+    if unanswered:
+        answers[answers == 3] = 0
+    found = call("class_scores", labels=labels, answers=answers, num_classes=4)
+    check_parts("class_scores", found, ("recall", "precision", "F1"))
+    rows = list(zip(labels.tolist(), answers.tolist(), strict=True))  # counted one by one, as by hand
+    right, true, given = np.array(
+        [[rows.count((c, c)), sum(t == c for t, _ in rows), sum(a == c for _, a in rows)] for c in range(4)]
+    ).T
+    recall, precision = right / true, right / np.maximum(given, 1)
+    f1 = 2 * right / (true + given)
+    swapped = "Recall and precision are swapped: recall is divided by the rows of the class."
+    causes = {
+        "recall": {
+            swapped: precision,
+            "That is a part of all rows: divide by the rows of the class.": right / len(rows),
+            "That is the accuracy, the same for every class.": np.full(4, right.sum() / len(rows)),
+        },
+        "precision": {
+            "That is the recall again: precision is divided by the answers of the class.": recall,
+            "That is a part of all rows: divide by the answers of the class.": right / len(rows),
+        },
+        "F1": {
+            "F1 is no mean of recall and precision: a class with one of them near 0 has an F1 near 0.": (
+                (recall + precision) / 2
+            ),
+            "A 2 is missing in F1: it is 1 if recall and precision are.": f1 / 2,
+            "A root of the product is another mean: F1 divides the product by the sum.": np.sqrt(recall * precision),
+        },
+    }
+    shorter = {"minlength is missing: np.bincount ends at the last class that it meets.": np.zeros(3)}
+    for name, got, expected in zip(causes, found, (recall, precision, f1), strict=True):
+        check(name, got, expected, "counting row by row", causes[name] | shorter, rtol=1e-9)

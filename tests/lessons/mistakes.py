@@ -20,6 +20,8 @@ AMRB_BYTES = "cache + num_segments * memory"
 DECAY = "(move + weight_decay * p)"
 REPLAY = "cache = forward(segment, kept.pop())[2]"
 BEGIN = "kept, z = [], 0"
+RECALL = "right / np.maximum(of_class, 1), right / np.maximum(answered, 1)"
+F1 = "2 * right / np.maximum(of_class + answered, 1)"
 FORWARD = "memory, readout, _ = forward(segment, memory)"
 TOTAL = "total[name] = total[name] + grad if name in total else grad"
 MISTAKES = {
@@ -227,5 +229,38 @@ MISTAKES = {
     "The memory tokens that enter the first segment": (
         "held_bytes",
         (AMRB_BYTES, "cache + (num_segments - 1) * memory"),
+    ),
+    "Recall and precision are swapped": (
+        "class_scores",
+        (RECALL, "right / np.maximum(answered, 1), right / np.maximum(of_class, 1)"),
+    ),
+    "That is a part of all rows: divide by the rows": (
+        "class_scores",
+        (RECALL, "right / len(labels), right / np.maximum(answered, 1)"),
+    ),
+    "That is the accuracy, the same": (
+        "class_scores",
+        (RECALL, "np.full(num_classes, (labels == answers).mean()), right / np.maximum(answered, 1)"),
+    ),
+    "That is the recall again": (
+        "class_scores",
+        (RECALL, "right / np.maximum(of_class, 1), right / np.maximum(of_class, 1)"),
+    ),
+    "That is a part of all rows: divide by the answers": (
+        "class_scores",
+        (RECALL, "right / np.maximum(of_class, 1), right / len(labels)"),
+    ),
+    "F1 is no mean of recall and precision": ("class_scores", (F1, "(recall + precision) / 2")),
+    "A 2 is missing in F1": ("class_scores", (F1, "right / np.maximum(of_class + answered, 1)")),
+    "A root of the product": ("class_scores", (F1, "np.sqrt(recall * precision)")),
+    "minlength is missing": (
+        "class_scores",
+        ("np.bincount(labels[labels == answers], minlength=num_classes)", "np.bincount(labels[labels == answers])"),
+        ("np.bincount(labels, minlength=num_classes)", "np.bincount(labels)[: len(right)]"),
+        ("np.bincount(answers, minlength=num_classes)", "np.bincount(answers)[: len(right)]"),
+    ),
+    "precision has entries that are not finite": (
+        "class_scores",
+        (RECALL, "right / of_class, right / answered"),
     ),
 }
