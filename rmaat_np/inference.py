@@ -27,6 +27,8 @@ def predict_proba(params: dict, cfg: Config, rows: Iterable, workers: int = 1) -
     Raises: InputError naming the row as X[i] for an empty row, one that is longer than the model reads, or a wrong id.
     """
     documents = 1 + cfg.pair
+    if not isinstance(rows, Iterable):
+        raise InputError(f"X is a {type(rows).__name__}, but it must be a list or array of rows")
     pieces = [_row_tokens(row, cfg, i) for i, row in enumerate(rows)]
     lengths = np.array([max(map(len, row)) for row in pieces], dtype=int)
     order = np.argsort(lengths, kind="stable")

@@ -4,8 +4,11 @@ import argparse
 import json
 import math
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from .. import backend, params
 from ..data import TASKS, check_options, load_dataset, report
@@ -17,9 +20,10 @@ from ..system.terminal import complain, show, tell, warn, write_above_bars
 from ..trace import event_lines, trace_run, write_page, write_timeline
 from ..training import loop, settings
 from ..training import run as runs
+from ..training.checkpoint import best_checkpoint
 from ..training.divergence import Diverged
 from ..training.execution import activate
-from ..training.inputs import check_codec, check_dataset, fingerprint
+from ..training.inputs import check_codec, check_dataset, check_same, fingerprint
 from ..training.program import train_with_bar
 from ..training.ranks import check_alike
 from ..training.score_report import write_report
@@ -28,6 +32,7 @@ from . import options
 from .signals import exit_code, number_of, stop_requests
 
 _DRAWN = {("recall", None), ("listops", "short"), ("pathfinder", "generated")}  # task and source= without files
+COLUMNS = ("text_column", "text2_column", "label_column")  # of own data: a name that a file may have another way
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 
 
@@ -59,7 +64,8 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
     run = runs.shared(arguments.ranks, lambda: runs.load_run(checkpoint))
     _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
-    dataset = _load_alike(run.settings, arguments)
+    columns = {name: value for name, value in options.overrides_of(arguments).items() if name in COLUMNS}
+    dataset = _load_alike(replace(run.settings, data=run.settings.data | columns), arguments)
     check_codec(run.codec, dataset, run.folder)
     check_dataset(dataset, run.cfg)
     return run, dataset
@@ -76,7 +82,7 @@ def _load_alike(chosen: settings.Settings, arguments: argparse.Namespace) -> Dat
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
-    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed.
+    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed, and names of columns.
 
     Raises: InputError naming the option and both values.
     """
@@ -84,6 +90,8 @@ def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | options.overrides_of(arguments)).items():
+        if name in COLUMNS and run.settings.task == "own":
+            continue
         if name not in saved:
             raise settings.unknown_key(name, saved, f"--set {name}")
         if saved[name] != value and not (name == "steps" and arguments.resume is not None):
@@ -121,15 +129,19 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Print a checkpoint's scores on the test split, as JSON on stdout; with --report, write the report too."""
-    run, dataset = _open_run(arguments.eval, arguments)
+    run, dataset = _open_run(best_checkpoint(arguments.eval), arguments)
     tell(_announcement(run, arguments), write=complain)
+    try:
+        check_same(run.data, fingerprint(dataset), run.folder)
+    except InputError as error:
+        warn(f"{error}: among the test rows there may be some that the run was trained on")
     reports = arguments.report is not None and arguments.ranks.rank == 0
     if reports:
         make_folder(arguments.report)  # what cannot be made is refused before the evaluation
     scores = loop.evaluate(run.params, run.cfg, dataset.test, arguments.workers, ranks=arguments.ranks)
     if not math.isfinite(scores["loss"]):
         raise InputError(f"{arguments.eval}: test loss is {scores['loss']}; use an earlier checkpoint of the run")
-    found = {"checkpoint": str(runs.checkpoint_path(arguments.eval)), "step": run.progress.step}
+    found = {"checkpoint": str(best_checkpoint(arguments.eval)), "step": run.progress.step}
     found |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
     found["test"] = judge(scores["predictions"], class_names(dataset))
     if reports:
@@ -182,14 +194,24 @@ def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespa
     )
     written = " ".join(name for name in WRITTEN if (run.folder / name).exists())
     again = options.command("--eval", run.folder / "best.npz", *options.same_place(arguments)[2:])
+    missed = _never_predicted(result) if run.codec else ""
     selected = run.settings.train.select == "macro_f1"
     macro_f1 = f", macro F1 {result['test']['macro_f1']:.3f}" if selected else ""
     tell(
         f"test accuracy {result['test_accuracy']:.3f}{macro_f1} (best on validation, step {result['best_step']}), "
         f"{result['test_accuracy_last']:.3f} (last); majority class {result['majority_share']:.3f}; "
-        f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n"
+        f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n{missed}"
         f"{run.folder}/: {written}\nevaluate again: {again}"
     )
+
+
+def _never_predicted(result: dict) -> str:
+    """A line that names the classes which a model never answers though the test has rows of them, or ""."""
+    answers = np.sum(result["test"]["confusion_matrix"], axis=0)
+    rows = zip(result["test"]["classes"], answers, strict=True)
+    missed = [str(scores["class"]) for scores, count in rows if count == 0 and scores["support"] > 0]
+    remedy = "--set select=macro_f1 and --set class_weights=balanced may help"
+    return f"never predicted: {', '.join(missed)}; {remedy}\n" if missed else ""
 
 
 def explain(error: Diverged, arguments: argparse.Namespace) -> str:
@@ -217,7 +239,9 @@ def check_data(arguments: argparse.Namespace) -> int:
     try:
         paths = TASKS[chosen.task].found(chosen.data, arguments.data_dir)
         show("\n".join(f"  found {path.resolve()}" for path in paths) or "  generated, no files are needed")
-        show(report.report(load_data(chosen, arguments)))
+        dataset = load_data(chosen, arguments)
+        show(report.report(dataset))
+        chosen.config(dataset)  # which refuses rows that are longer than the model
     except InputError as error:
         expected = TASKS[chosen.task].expected
         complain(f"{options.program()}: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))

@@ -11,7 +11,9 @@ from ..system.terminal import complain, progress_bar, tell, write_above_bars
 from ..training import compare as comparing
 from ..training import settings
 from ..training.execution import activate
+from ..training.inputs import check_same, fingerprint
 from ..training.loop import Interrupted
+from ..training.run import load_run
 from . import options
 from .actions import load_data
 from .signals import exit_code, number_of, stop_requests
@@ -59,6 +61,9 @@ def plan(arguments: argparse.Namespace) -> comparing.Comparison:
     activate(execution)
     dataset = load_data(jobs[0].settings, arguments)  # it also fills the stored data that the runs share
     comparing.check_models(jobs, dataset)
+    for job in jobs:
+        if (job.folder / "last.npz").exists():
+            check_same(load_run(job.folder).data, fingerprint(dataset), job.folder)
     if arguments.out is None:  # after all checks: what is refused leaves no folder behind
         out = make_numbered_folder(out)
         jobs = comparing.make_jobs(out, task, preset, arguments.compare, seeds, overrides)

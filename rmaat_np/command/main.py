@@ -35,7 +35,10 @@ _REMEDIES = {  # by the names of errno, for not every platform has all of them
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the options say. -> the exit code: 0, 1 diverged, 2 wrong input, 128 + a signal's number
+    """Do what the options say.
+
+    -> the exit code: 0; 1 for what diverged, a failed run of a comparison, or a wrong line of a prediction; 2 for wrong
+    input; 128 + a signal's number
 
     argv: the options; None: those of this process. Under mpiexec all ranks end with the same code.
     """

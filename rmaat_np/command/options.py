@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from .. import params, step
+from .. import __version__, params, step
 from ..errors import InputError
 from ..system.machine import default_workers
 from ..system.terminal import Parser, showable
@@ -37,6 +37,7 @@ def parse_arguments(argv: list[str] | None = None, ranks: Ranks = ALONE) -> argp
     _add_computing(parser.add_argument_group("how to compute"), workers)
     _add_files(parser.add_argument_group("where files are"))
     _add_actions(parser.add_argument_group("other things to do"))
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     words = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(words, argparse.Namespace(words=words, begun=time.monotonic(), ranks=ranks))
     for name in ("resume", "eval", "predict", "check_data"):  # argparse's own groups cannot span two headings
@@ -101,7 +102,8 @@ def _add_actions(group) -> None:
     which = group.add_mutually_exclusive_group()
     text = "go on with a run, from its folder or a checkpoint"
     which.add_argument("--resume", type=path, metavar="DIR|FILE", help=text)
-    which.add_argument("--eval", type=path, metavar="FILE", help="only evaluate a checkpoint on the test split")
+    text = "only evaluate a checkpoint on the test split; of a run's folder, the best one"
+    which.add_argument("--eval", type=path, metavar="DIR|FILE", help=text)
     text = "only predict, with a run of task own: a line of JSON for each row of --input"
     which.add_argument("--predict", type=path, metavar="DIR|FILE", help=text)
     text = "with --eval: also write the scores, the confusion matrix and the most certain mistakes into a folder"

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..config import Config
+from ..config import Config, convert_value
 from ..data.own.codec import Codec
 from ..data.own.row import Columns, Row
 from ..data.own.rows import read_lines_of_text, read_rows
@@ -30,9 +30,9 @@ def predict(arguments: argparse.Namespace) -> int:
     params, cfg, codec, meta = read_model(arguments.predict)
     if codec is None:
         raise InputError(f"{arguments.predict}: is no model of task own, so that it cannot say what text is to it")
-    how: dict[str, Any] = {"cut": False} | meta.get("settings", {}).get("data", {}) | options.overrides_of(arguments)
+    how = _reading(arguments, meta)
     wrong = False
-    rows = _tokens_of(_rows(arguments.input, codec, how), codec, cfg, bool(how["cut"]))
+    rows = _tokens_of(_rows(arguments.input, codec, how), codec, cfg, how["cut"])
     while batch := list(islice(rows, ROWS_AT_ONCE)):
         good = []
         for row in batch:
@@ -51,6 +51,21 @@ def predict(arguments: argparse.Namespace) -> int:
     return int(wrong)
 
 
+def _reading(arguments: argparse.Namespace, meta: dict) -> dict[str, Any]:
+    """How rows are read: as in the training, but for what the options say. Raises: InputError for other options."""
+    known: dict[str, Any] = {"text_column": "text", "text2_column": "text2", "cut": False}
+    saved = meta.get("settings", {}).get("data", {})
+    how = known | {name: value for name, value in saved.items() if name in known}
+    for name, value in options.overrides_of(arguments).items():
+        if name not in known:
+            raise InputError(f"--predict goes without {name}; there are --set {', '.join(known)}")
+        how[name] = convert_value(name, value, type(known[name]))
+    for name in ("task", "preset", "model", "detect_anomaly"):
+        if getattr(arguments, name):
+            raise InputError(f"--predict goes without {options.option(name)}; the run says that itself")
+    return how
+
+
 def _answer(number: int, probabilities: np.ndarray, codec: Codec, scores: bool) -> str:
     """A row's line. scores: with the probabilities of all classes"""
     best, classes = int(probabilities.argmax()), codec.classes.tolist()
@@ -63,7 +78,7 @@ def _answer(number: int, probabilities: np.ndarray, codec: Codec, scores: bool) 
 def _rows(source: Path, codec: Codec, how: dict) -> Iterator[Row | InputError]:
     """The rows of a table, or of plain lines."""
     if source.suffix.lower() in TABLES:
-        columns = Columns(*(how.get(f"{name}_column", name) for name in ("text", "text2", "label")))
+        columns = Columns(how["text_column"], how["text2_column"])
         yield from read_rows(source, columns, labelled=False)
     elif str(source) == "-":
         yield from read_lines_of_text(sys.stdin.buffer, "stdin", pair=codec.pair)
@@ -88,6 +103,9 @@ def _tokens_of(
             yield row
             continue
         try:
+            if len(row.documents) != 1 + codec.pair:
+                found, wanted = len(row.documents), 1 + codec.pair
+                raise InputError(f"{row.place} has {found} document(s), but the model reads {wanted} in a row")
             documents = [_as_ids(d, row.place) if codec.kind == "ids" else d for d in row.documents]
             tokens = codec.encode_row(documents, row.place)
             if cut:

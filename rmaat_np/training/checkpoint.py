@@ -72,6 +72,7 @@ def save_model(path: str | Path, params: dict, cfg: Config, codec: Codec | None 
     """
     check_params(params, cfg)
     check_dtypes(params)
+    check_codec_fits(codec, cfg)
     meta = {"config": asdict(cfg)} | ({"codec": codec.to_json()} if codec else {})
     save_checkpoint(path, params, {}, meta)
 
@@ -87,18 +88,37 @@ def load_model(path: str | Path) -> tuple[dict, Config, Codec | None]:
 
 def read_model(path: str | Path) -> tuple[dict, Config, Codec | None, dict]:
     """As `load_model`, and all that the file says of the run, as plain values."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / ("best.npz" if (path / "best.npz").exists() else "last.npz")
+    path = best_checkpoint(path)
     params, _, meta = load_checkpoint(path)
     try:
         cfg = Config(**meta["config"])
         codec = Codec.from_json(meta["codec"]) if "codec" in meta else None
+        check_codec_fits(codec, cfg)
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{path}: its configuration is not readable ({error}); use another checkpoint") from None
     check_params(params, cfg, str(path))
     check_dtypes(params)
     return params, cfg, codec, meta
+
+
+def best_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a run's folder stands for where a model is used: its best one, or its last before that."""
+    path = Path(path)
+    return path / ("best.npz" if (path / "best.npz").exists() else "last.npz") if path.is_dir() else path
+
+
+def check_codec_fits(codec: Codec | None, cfg: Config) -> None:
+    """Refuse a codec of another model. Raises: InputError naming what differs."""
+    if codec is None:
+        return
+    if not isinstance(codec, Codec):
+        raise InputError(f"codec is a {type(codec).__name__}, but it must be a Codec or None")
+    pairs = {"num_classes": (len(codec.classes), cfg.num_classes), "pair": (codec.pair, cfg.pair)}
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise InputError(f"the codec has {name} {theirs}, but the configuration {ours}; give the model's own codec")
+    if codec.vocab_size > cfg.vocab_size:
+        raise InputError(f"the codec has {codec.vocab_size} ids, but vocab_size is {cfg.vocab_size}")
 
 
 def check_checkpoint(path: str | Path, params: dict, state: dict, cfg: Config, dtype: str) -> None:

@@ -27,7 +27,7 @@ def check_dataset(dataset: Dataset, cfg: Config) -> None:
         if split.documents != 1 + cfg.pair:
             raise InputError(f"{where}: a row has {split.documents} document(s), but the model reads {1 + cfg.pair}")
         check_split(split, name, where, cfg.num_classes)
-    check_lengths(dataset, cfg.max_length)
+    check_lengths(dataset, cfg.max_length, "raise num_segments, or cut the rows")
     for name, split in dataset.splits.items():
         if split.tokens.min() < 1 or split.tokens.max() >= cfg.vocab_size:
             wrong = (split.tokens < 1) | (split.tokens >= cfg.vocab_size)
@@ -36,15 +36,16 @@ def check_dataset(dataset: Dataset, cfg: Config) -> None:
             raise InputError(f"{place} has a token that is not from 1 to {cfg.vocab_size - 1}; mend or remove it")
 
 
-def check_lengths(dataset: Dataset, most: int) -> None:
+def check_lengths(dataset: Dataset, most: int, remedy: str) -> None:
     """Refuse rows of more than `most` tokens. Raises: InputError with their number, and naming the first."""
     for name, split in dataset.splits.items():
         lengths = split.lengths()
         if (wrong := lengths > most).any():
+            place = dataset.place(name, int(np.argmax(wrong)))
             raise InputError(
-                f"{dataset.place(name, int(np.argmax(wrong)))} has more than {most:,} tokens (num_segments * "
-                f"segment_length), and so have {wrong.sum():,} of the {len(split):,} rows of {name}, the longest has "
-                f"{lengths.max():,}; raise num_segments, or cut the rows"
+                f"{place} is longer than the model: num_segments * segment_length is {most:,}, which "
+                f"{wrong.sum():,} of the {len(split):,} rows of {name} exceed, with up to "
+                f"{lengths.max():,} tokens; {remedy}"
             )
 
 

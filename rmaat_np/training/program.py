@@ -1,6 +1,7 @@
 """Training as a program or a notebook calls it: with a bar, and with Ctrl-C as the way to stop and save."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
@@ -8,6 +9,7 @@ from threading import Event
 
 from .. import backend
 from ..data.dataset import Dataset
+from ..errors import InputError
 from ..system.machine import default_workers
 from ..system.terminal import progress_bar
 from . import loop
@@ -32,12 +34,16 @@ def train(
 
     workers: threads, a shard of the batch each; None: as many as cores; replay_budget: bytes that AMRB may keep per
     worker; report: told a line of text for every validation, as print
-    Raises: Interrupted after Ctrl-C, with the state saved; and what `rmaat_np.training.train` raises.
+    What was found damaged is told as a Python warning.
+    Raises: `rmaat_np.training.Interrupted` after Ctrl-C, with the state saved; `rmaat_np.training.Diverged`, InputError
+        and WriteError as `rmaat_np.training.train`.
     """
+    if not isinstance(run, Run) or not isinstance(data, Dataset):
+        raise InputError(f"train takes a Run and its Dataset, not a {type(run).__name__} and a {type(data).__name__}")
     workers = default_workers() if workers is None else workers
     execution = Execution(backend=backend.name, workers=workers, replay_budget=replay_budget)
     stop = Event()
-    call = partial(train_with_bar, run, data, execution, stop.is_set, report)
+    call = partial(train_with_bar, run, data, execution, stop.is_set, report, partial(warnings.warn, stacklevel=2))
     with backend.one_blas_thread():
         if sys.gettrace() is not None:  # a debugger watches this thread
             return call()

@@ -21,7 +21,7 @@ from ..errors import InputError, check_integer
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
-from .checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import check_checkpoint, check_codec_fits, load_checkpoint, save_checkpoint
 from .inputs import check_dataset, read_fingerprint
 from .ranks import ALONE, Ranks
 from .settings import Settings, TrainConfig, settings_of
@@ -149,8 +149,7 @@ def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None
         if value != getattr(cfg, name):
             raise InputError(f"{name} is {value!r} in the settings and {getattr(cfg, name)!r} in the configuration")
     codec = Codec.from_json(record["codec"]) if "codec" in record else None
-    if codec and len(codec.classes) != cfg.num_classes:
-        raise InputError(f"the codec has {len(codec.classes)} classes, but num_classes is {cfg.num_classes}")
+    check_codec_fits(codec, cfg)
     data, divided = read_fingerprint(record.get("data", {})), _read_division(record.get("divided", {}))
     return settings, cfg, progress, codec, data, divided
 
@@ -176,7 +175,9 @@ def new_run(
     if not numbered:
         refuse_to_overwrite(folder)
     if isinstance(model, Config):
-        settings, cfg = settings_of(dataset.task, model, train), model
+        settings, cfg = settings_of(dataset, model, train), model
+    elif not isinstance(model, Settings):
+        raise InputError(f"the model of a run is a {type(model).__name__}, but it must be a Config or Settings")
     else:
         settings, cfg = model, model.config(dataset)
         if train:
@@ -223,7 +224,10 @@ def refuse_to_overwrite(folder: Path) -> None:
         raise InputError(f"{folder}: holds a comparison; choose another --out")
     for name, resume in {"last.npz": folder, "best.npz": folder / "best.npz"}.items():
         if (folder / name).exists():
-            raise InputError(f"{folder}: already holds a run; go on with --resume {resume}, or choose another --out")
+            raise InputError(
+                f"{folder}: already holds a run; go on with --resume {resume}, from Python with load_run, or choose "
+                "another --out"
+            )
 
 
 def write_config(run: Run) -> None:

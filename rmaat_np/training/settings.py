@@ -18,6 +18,7 @@ from ..data.dataset import Dataset
 from ..errors import InputError
 from ..params import DTYPES
 from ..step import METHODS
+from .inputs import check_lengths
 
 WHOLE: dict[str, Any] = {"num_memory": 0, "pooling": "mean"}  # one segment that spans the sequence: no recurrence
 AT_LEAST = {"steps": 1, "batch_size": 1, "eval_every": 1, "warmup_steps": 0, "seed": 0, "weight_decay": 0}
@@ -100,11 +101,11 @@ class Settings:
         """The model's Config for a dataset. Raises: InputError if a row may be longer than the model reads."""
         cfg = Config(dataset.vocab_size, dataset.num_classes, pair=dataset.pair, **self.fields)
         if dataset.max_length > cfg.max_length:
-            longer = sum(int((split.lengths() > cfg.max_length).sum()) for split in dataset.splits.values())
             remedy = "raise one of them" + (", or set cut=true" if "cut" in self.data else "")
+            check_lengths(dataset, cfg.max_length, remedy)
             raise InputError(
                 f"{self.task} has rows of up to {dataset.max_length} tokens, but num_segments * segment_length is "
-                f"{cfg.max_length}, which {longer:,} rows exceed; {remedy}"
+                f"{cfg.max_length}; {remedy}"
             )
         return cfg
 
@@ -146,7 +147,7 @@ def _complete(shape: dict) -> dict:
     return {key: value for key, value in complete.items() if key in _MODEL_KEYS}
 
 
-def settings_of(task: str, cfg: Config, train: dict) -> Settings:
+def settings_of(dataset: Dataset, cfg: Config, train: dict) -> Settings:
     """The settings of a model that is given as a Config. train: fields of TrainConfig
 
     Raises: InputError for a field that TrainConfig does not have, or a wrong value.
@@ -156,7 +157,8 @@ def settings_of(task: str, cfg: Config, train: dict) -> Settings:
         if key not in known:
             raise unknown_key(key, known, key)
     shape = {key: value for key, value in asdict(cfg).items() if key in _MODEL_KEYS}
-    return Settings(task, "own", "own", {}, shape, TrainConfig(**train))
+    data = {"alphabet": dataset.codec.alphabet} if dataset.codec and dataset.codec.alphabet else {}
+    return Settings(dataset.task, "own", "own", data, shape, TrainConfig(**train))
 
 
 def preset_names(task: str) -> list[str]:

@@ -19,6 +19,7 @@ from helpers import needs
 from helpers.calls import COMMAND, SCRIPT, TINY, assert_refused
 from helpers.runs import disk_full_after, metrics_of
 
+import rmaat_np
 from rmaat_np import backend
 from rmaat_np.command import actions, compare, signals
 from rmaat_np.command.options import parse_arguments
@@ -172,7 +173,7 @@ def test_options_reach_the_run(call):
 
 @pytest.mark.parametrize(
     ("name", "which"),
-    [("best.npz", "test_accuracy"), ("last.npz", "test_accuracy_last"), ("", "test_accuracy_last")],
+    [("best.npz", "test_accuracy"), ("last.npz", "test_accuracy_last"), ("", "test_accuracy")],
     ids=["best", "last", "folder"],
 )
 def test_evaluation_repeats_the_result(call, finished, name, which):
@@ -181,8 +182,8 @@ def test_evaluation_repeats_the_result(call, finished, name, which):
     assert code == 0 and "parameters" in err
     scores = json.loads(out)
     assert scores["test_accuracy"] == result_of(finished)[which]
-    assert scores["checkpoint"] == str(finished / (name or "last.npz"))
-    assert scores["step"] == (result_of(finished)["best_step"] if name == "best.npz" else 6)
+    assert scores["checkpoint"] == str(finished / (name or "best.npz"))
+    assert scores["step"] == (result_of(finished)["best_step"] if name != "last.npz" else 6)
     assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
 
 
@@ -191,6 +192,10 @@ def test_finished_run_can_be_resumed(call, run, finished):
     assert (code, err) == (0, "")
     assert result_of(run) == result_of(finished)
     assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_version(call):
+    assert call("--version") == (0, f"run_lra.py {rmaat_np.__version__}\n", "")
 
 
 def test_help(call):
@@ -413,7 +418,7 @@ def test_options_that_do_not_exist_or_do_not_go_together(call, options, fragment
 def test_rows_longer_than_the_model_reads(call, monkeypatch):
     monkeypatch.setattr(actions, "load_dataset", lambda *_: recall.load(8, 24, rows=(8, 8, 8)))
     outcome = call(*TINY, "--out", "run")
-    assert_refused(outcome, "recall has rows of up to 24 tokens", "num_segments * segment_length is 16", "raise one")
+    assert_refused(outcome, "row 1 is longer than the model", "num_segments * segment_length is 16", "raise one")
     assert not Path("run").exists()
 
 
@@ -439,7 +444,7 @@ def test_missing_checkpoints(call, mode):
 @pytest.mark.parametrize("mode", ["--resume", "--eval"])
 @pytest.mark.parametrize("size", [0, 10, 1000, -1000, -1])
 def test_truncated_checkpoints(call, run, mode, size):
-    path = run / "last.npz"
+    path = run / ("last.npz" if mode == "--resume" else "best.npz")  # which the folder stands for
     path.write_bytes(path.read_bytes()[:size])
     assert_refused(call(mode, path), path, "not a readable checkpoint")
     assert_refused(call(mode, run), path, "not a readable checkpoint")
@@ -519,7 +524,8 @@ def test_task_that_this_program_does_not_know(call, run):
     """Its checkpoint can be read, but not its data."""
     loaded = runs.load_run(run)
     loaded.settings = replace(loaded.settings, task="mine", preset="own", model="other")
-    loaded.save("last.npz")
+    for name in ("last.npz", "best.npz"):
+        loaded.save(name)
     for mode in ("--resume", "--eval"):
         assert_refused(call(mode, run), "task 'mine' is unknown", "recall")
 

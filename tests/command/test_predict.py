@@ -59,6 +59,64 @@ def test_train_resume_eval_check_data_and_trace(call, trained):
     assert code == 0 and "equal to the last bit" in out
 
 
+def test_a_folder_stands_for_its_best_checkpoint(call, trained):
+    run, data = trained
+    _, out, _ = call("--eval", run, "--data-dir", data)
+    assert json.loads(out)["checkpoint"] == str(run / "best.npz")
+
+
+def test_evaluation_on_other_rows_says_so(call, trained, tmp_path):
+    run, _ = trained
+    more = write(tmp_path / "more", [(word[-1], word) for word in [*WORDS, "99999x", "99998y", "99997z"]])
+    code, out, errors = call("--eval", run, "--data-dir", more)
+    assert code == 0 and json.loads(out)["test"]["rows"]
+    assert "began with other data" in errors and "there may be some that the run was trained on" in errors
+
+
+def test_columns_may_be_called_otherwise_where_a_run_is_evaluated(call, trained, tmp_path):
+    run, _ = trained
+    data = write(tmp_path / "data", [(word[-1], word) for word in WORDS], header=("kind", "word"))
+    names = ("--set", "text_column=word", "--set", "label_column=kind")
+    code, _, errors = call("--eval", run, "--data-dir", data, *names)
+    assert code == 0 and "other data" not in errors
+    assert_refused(call("--eval", run, "--data-dir", data), "no column 'text'")
+
+
+def test_a_run_from_python_is_evaluated_by_the_command(call, tmp_path):
+    rows = ["".join("ACGT"[(i >> 2 * k) % 4] for k in range(4)) for i in range(60)]
+    parts = [(rows[a:b], [row[0] in "AC" for row in rows[a:b]]) for a, b in ((0, 40), (40, 50), (50, 60))]
+    data = rn.dataset(*parts, alphabet="ACGT")
+    cfg = rn.Config(**data.sizes, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=2, num_segments=2)
+    result = rn.train(rn.new_run("run", cfg, data, steps=2, batch_size=4, eval_every=2), data, workers=1)
+    for name, (texts, labels) in zip(data.splits, parts, strict=True):
+        lines = [json.dumps({"text": text, "label": label}) for text, label in zip(texts, labels, strict=True)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    code, out, errors = call("--eval", "run", "--data-dir", tmp_path)
+    assert code == 0 and json.loads(out)["test_accuracy"] == result["test_accuracy"] and "other data" not in errors
+
+
+def test_a_class_that_is_never_predicted_is_named(call, tmp_path):
+    data = write(tmp_path / "data", [("rare" if i % 10 == 0 else "often", word) for i, word in enumerate(WORDS)])
+    code, out, _ = call("--task", "own", "--data-dir", data, *SMALL, "--lr", "1e-6", "--out", "run")
+    confusion = json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))["test"]["confusion_matrix"]
+    missed = [name for name, column in zip(("often", "rare"), np.transpose(confusion), strict=True) if not sum(column)]
+    assert code == 0 and len(missed) == 1 and f"never predicted: {missed[0]}; --set select=macro_f1" in out
+
+
+def test_a_comparison_is_of_one_data_set(call, tmp_path):
+    words = ("--compare", "rmaat", "--out", "both", *SMALL)
+    first = write(tmp_path / "first", [(word[-1], word) for word in WORDS])
+    other = write(tmp_path / "other", [(word[-1], f"{word} ") for word in WORDS])
+    assert call("--task", "own", "--data-dir", first, *words)[0] == 0
+    assert_refused(call("--task", "own", "--data-dir", other, *words), "began with other data")
+
+
+def test_check_data_refuses_what_training_refuses(call, tmp_path):
+    data = write(tmp_path / "data", [(word[-1], word * (1 + 900 * (i == 5))) for i, word in enumerate(WORDS)])
+    code, out, errors = call("--task", "own", "--data-dir", data, "--check-data")
+    assert code == 2 and "own: 3 classes" in out and "train.tsv: line 7 is longer than the model" in errors
+
+
 @pytest.mark.slow
 def test_compare(call, trained, tmp_path):
     write(tmp_path / "data", [(word[-1], word) for word in WORDS], header=("kind", "word"))
@@ -93,6 +151,13 @@ def test_a_wrong_line_is_told_and_the_rest_goes_on(call, trained, tmp_path):
     assert "line 4 has 24 tokens, but the model reads 12; cut it" in told[2]
     code, out, errors = call("--predict", run, "--input", "new.txt", "--set", "cut=true")
     assert code == 1 and [row["line"] for row in answers(out)] == [1, 4, 5]
+
+
+def test_rows_of_another_number_of_documents_are_told_line_by_line(call, trained, tmp_path):
+    run, _ = trained
+    (tmp_path / "pairs.csv").write_text("text,text2\n00001x,a\n00002y,b\n", encoding="utf-8")
+    code, out, errors = call("--predict", run, "--input", "pairs.csv")
+    assert (code, out) == (1, "") and "line 3 has 2 document(s), but the model reads 1 in a row" in errors
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "npz"])
@@ -137,6 +202,10 @@ def test_pairs_and_ids(call, tmp_path):
         (["--predict", "RUN", "--input", "absent.csv"], "absent.csv"),
         (["--predict", "absent", "--input", "-"], "absent: no such checkpoint"),
         (["--predict", "RUN", "--input", "-", "--resume", "RUN"], "not allowed with"),
+        (["--predict", "RUN", "--input", "-", "--set", "cut=fals"], "cut is 'fals', but it must be true or false"),
+        (["--predict", "RUN", "--input", "-", "--set", "text_colum=x"], "--predict goes without text_colum"),
+        (["--predict", "RUN", "--input", "-", "--lr", "5"], "--predict goes without lr"),
+        (["--predict", "RUN", "--input", "-", "--model", "rmt"], "--predict goes without --model"),
     ],
 )
 def test_wrong_options(call, trained, words, message):
@@ -167,7 +236,12 @@ def test_wrong_data_of_ones_own(call, tmp_path, words, message):
 def test_rows_longer_than_the_model_are_counted_and_cut_when_asked(call, tmp_path):
     data = write(tmp_path / "data", [(word[-1], word * (1 + 2 * (i == 5))) for i, word in enumerate(WORDS)])
     words = ("--task", "own", "--data-dir", data, *SMALL, "--out", "run")
-    assert_refused(call(*words), "rows of up to 18 tokens, but", "is 12, which 1 rows exceed", "or set cut=true")
+    assert_refused(
+        call(*words),
+        "train.tsv: line 7 is longer than the model",
+        "is 12, which 1 of the 48 rows of train",
+        "or set cut=true",
+    )
     assert not (tmp_path / "run").exists()
     code, _, errors = call(*words, "--set", "cut=true")
     assert code == 0 and "1 documents are longer than 12 tokens" in errors

@@ -74,7 +74,7 @@ def test_a_wheel_trains_from_another_folder(tmp_path, source):
 
 @pytest.mark.slow
 def test_the_source_distribution_holds_what_its_tests_need(tmp_path, source):
-    pytest.importorskip("build")
+    pytest.importorskip("build.__main__")  # and not a folder of that name
     run(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path / "dist", source, cwd=tmp_path)
     (packed,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(packed) as archive:

@@ -145,7 +145,10 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
         (["--compare", "rmaat+steps=20,rmt"], "--compare rmaat+steps=20: steps must be the same for all"),
         (["--compare", "rmaat,rmt+patience=2"], "patience must be the same for all"),
         (["--compare", "rmaat,rmt+class_within=4"], "class_within must be the same for all"),
-        (["--compare", "rmaat,rmt+segment_length=3"], "--compare rmt+segment_length=3: recall has rows of up to 16"),
+        (
+            ["--compare", "rmaat,rmt+segment_length=3"],
+            "--compare rmt+segment_length=3: recall, train split: row 1 is longer than",
+        ),
         (["--compare", "rmaat,rmt+init=nowhere.npz"], "--compare rmt+init=nowhere.npz: nowhere.npz: "),
         (["--compare", "rmaat+"], "--compare rmaat+: "),
         (["--compare", "rmaat", "--seeds", "0"], "--seeds 0"),

@@ -29,7 +29,10 @@ def rows_of(count=20, *, label=0, row=ROW, documents=1):
     [
         (rows_of(label=10), "row 8 has label 10, expected 0 to 9"),
         (rows_of(label=-1), "row 8 has label -1"),
-        (rows_of(row=np.arange(1, 18)), "row 8 has more than 16 tokens"),
+        (
+            rows_of(row=np.arange(1, 18)),
+            "row 8 is longer than the model: num_segments * segment_length is 16, which 1 of the 20 rows",
+        ),
         (rows_of(row=np.array([1, 27])), "row 8 has a token that is not from 1 to 26"),
         (rows_of(row=np.array([], int)), "row 8 of the "),
         (Split(np.arange(16, dtype=np.uint8), np.array([0, 16]), np.array([0])), "row 1 has a token that is not from"),

@@ -141,7 +141,7 @@ def test_a_wrong_keyword_of_new_run(tmp_path, own, change, message):
         ({"pair": True}, r"a row has 1 document\(s\), but the model reads 2"),
         (
             {"num_segments": 1},
-            r"X\[\d+\] has more than 4 tokens .* 36 of the 36 rows of train, the longest has 6; raise",
+            r"X\[\d+\] is longer than the model: .* is 4, which 36 of the 36 rows of train exceed, with up to 6 tokens",
         ),
         ({"vocab_size": 100}, r"X\[\d+\] has a token that is not from 1 to 99"),
     ],
@@ -195,6 +195,44 @@ def test_a_shared_model_is_no_run(tmp_path, model):
     rn.save(tmp_path / "model.npz", *model)
     with pytest.raises(InputError, match="a model without its run, as rn.save writes it"):
         rn.load_run(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a", "b", "c", "d"]}, "the codec has num_classes 4, but the configuration 3"),
+        ({"pair": True}, "the codec has pair True, but the configuration False"),
+        ({"kind": "ids", "vocab_size": 1000}, "the codec has 1000 ids, but vocab_size is 257"),
+    ],
+)
+def test_the_codec_of_another_model(tmp_path, model, change, message):
+    params, cfg, codec = model
+    other = rn.Codec.from_json(codec.to_json() | change)
+    with pytest.raises(InputError, match=message):
+        rn.save(tmp_path / "model.npz", params, cfg, other)
+    save_checkpoint(tmp_path / "model.npz", params, {}, {"config": cfg.__dict__, "codec": other.to_json()})
+    with pytest.raises(InputError, match=f"model.npz: .*{message}"):
+        rn.load(tmp_path / "model.npz")
+    with pytest.raises(InputError, match="codec is a str, but it must be a Codec"):
+        rn.save(tmp_path / "other.npz", params, cfg, "bytes")
+
+
+def test_arguments_in_the_wrong_order(tmp_path, own, model):
+    params, cfg, _ = model
+    with pytest.raises(InputError, match="the model of a run is a tuple, but it must be a Config"):
+        rn.new_run(tmp_path / "run", (WORDS, LABELS), own)
+    with pytest.raises(InputError, match="train takes a Run and its Dataset, not a PosixPath"):
+        rn.train(tmp_path / "run", own)
+    with pytest.raises(InputError, match="X is a int, but it must be a list or array of rows"):
+        rn.predict_proba(params, cfg, 5)
+
+
+def test_damaged_metrics_are_told_as_a_warning(tmp_path, own):
+    run = begin(tmp_path / "run", own, steps=6)
+    rn.train(run, own, workers=1)
+    (tmp_path / "run" / "metrics.jsonl").write_text("", encoding="utf-8")
+    with pytest.warns(UserWarning, match="the lines of 6 steps are missing or damaged"):
+        rn.train(rn.load_run(tmp_path / "run"), own, workers=1)
 
 
 def test_what_cannot_be_saved_or_loaded(tmp_path, model):
