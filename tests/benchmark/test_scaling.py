@@ -83,7 +83,7 @@ def test_wrong_options_are_one_line(words, said, capsys):
 @needs.signals  # a POSIX script takes the launcher's place
 def test_a_job_that_fails_is_one_line(tmp_path, monkeypatch):
     launcher = tmp_path / "mpiexec"
-    launcher.write_text("#!/bin/sh\necho no ranks today >&2\nexit 3\n")
+    launcher.write_text("#!/bin/sh\necho no ranks today >&2\nexit 3\n", encoding="utf-8")
     launcher.chmod(0o755)
     monkeypatch.setattr(ranks, "mpiexec", lambda: "/nowhere/mpiexec")
     with pytest.raises(ranks.InputError, match="/nowhere/mpiexec: cannot be started .* pip install mpi4py mpich"):

@@ -110,7 +110,7 @@ def test_listops_as_one_process_would(tmp_path):
     assert code == 0
     assert sorted(os.listdir(tmp_path / "two")) == sorted(os.listdir(tmp_path / "one"))
     assert len(out.splitlines()) == len(alone.splitlines())
-    rows = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("two", "one")]
+    rows = [(tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for name in ("two", "one")]
     for ours, theirs in zip(*[[json.loads(line) for line in lines] for lines in rows], strict=True):
         times = {"seconds": 0, "remaining": 0}
         assert ours | times == pytest.approx(theirs | times, rel=1e-4)
@@ -195,7 +195,7 @@ def test_no_room_for_a_checkpoint(tmp_path):
 
 
 def lines_of(path: Path) -> int:
-    return path.read_text().count("\n") if path.exists() else 0
+    return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
 
 
 @needs.signals
