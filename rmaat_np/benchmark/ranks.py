@@ -142,7 +142,13 @@ def _run_job(count: int, config: str, conditions: Conditions) -> dict:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_LIMIT,
         )
     except OSError as error:
         raise InputError(f"{words[0]}: cannot be started ({error.strerror}); pip install mpi4py mpich") from None

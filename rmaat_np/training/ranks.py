@@ -228,8 +228,10 @@ def patience(rank: int) -> float:
 
 
 def wait_for_rank_0() -> None:
-    """Let another process say first what is wrong. The launcher may end this one meanwhile."""
-    time.sleep(patience(launched()[0]))
+    """Let rank 0 say first what is wrong, even if it started late. The launcher may end this process meanwhile."""
+    rank, _ = launched()
+    if rank > 0:
+        time.sleep(3 + patience(rank))
 
 
 def give_up(code: int) -> None:

@@ -37,7 +37,7 @@ def start(ranks: int | list, *words, **options) -> subprocess.Popen:
         command = [mpiexec()]
         for own in ranks:
             command += [":"] * (len(command) > 1) + ["-n", "1", *map(str, own)]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     return subprocess.Popen(command, **pipes, **({"env": environment(), "cwd": ROOT} | options))
 
 
