@@ -50,12 +50,21 @@ def check_lengths(dataset: Dataset, most: int, remedy: str) -> None:
 
 
 def check_codec(before: Codec | None, dataset: Dataset, folder: object) -> None:
-    """Refuse data whose tokens or class numbers mean something else. Raises: InputError naming what differs."""
+    """Refuse data whose tokens or class numbers mean something else.
+
+    Ids mean the same whatever the largest of them is; above those that the model knows they are refused.
+    Raises: InputError naming what differs.
+    """
     if before is None or dataset.codec is None:
         return
     for name, value in before.to_json().items():
         now = dataset.codec.to_json()[name]
-        if [*map(str, value)] != [*map(str, now)] if name == "classes" else value != now:  # "1" and 1: one class
+        same = value == now
+        if name == "classes":
+            same = [*map(str, value)] == [*map(str, now)]  # "1" and 1: one class
+        elif name == "vocab_size" and before.kind == "ids":  # the kind comes first, and is the same by now
+            same = now <= value
+        if not same:
             raise InputError(
                 f"{folder}: began with {name} {value!r:.80}, but the data have {now!r:.80}; bring those back"
             )

@@ -8,6 +8,7 @@ from helpers.data_trees import FILES, expected, options_of, write_tree
 
 import run_lra
 from rmaat_np.data import listops, listops_generator, load_dataset, report, tasks
+from rmaat_np.data.own.arrays import dataset
 from rmaat_np.errors import InputError
 
 
@@ -89,6 +90,27 @@ def test_missing_files_are_named_with_the_expected_tree(tmp_path, capsys):
         error = capsys.readouterr().err
         assert str(tmp_path) in error and "expected:" in error and "https://" in error and "DATA_DIR" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_of_ones_own_are_shown_by_their_names(tmp_path, capsys):
+    rows = [f"row {i}\t{label}" for i, label in enumerate(["ham", "a\x1b" + "b" * 40, "ham", "ham"] * 10)]
+    (tmp_path / "train.tsv").write_text("\n".join(["text\tlabel", *rows]), encoding="utf-8")
+    assert run_lra.main(["--check-data", "--task", "own", "--data-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    cut = "a\\x1b" + "b" * 28 + "..."
+    assert f"class shares {cut} 0.250, ham 0.750\n" in out
+    assert "train row 1, label ham:\n" in out and f"train row 2, label {cut}:\n" in out
+
+
+def test_of_many_classes_the_most_frequent_are_shown():
+    labels = [*range(500)] + [499, 250] * 10
+    X = [f"row {i}" for i in range(len(labels))]
+    given = (X, labels)
+    data = dataset(given, *(([f"{name} {x}" for x in X], labels) for name in ("val", "test")))
+    line = next(line for line in report.report(data).splitlines() if "class shares" in line)
+    shown = line.removeprefix("    class shares ").split(", ")
+    assert shown[:2] == ["0 0.002", "1 0.002"] and shown[-4:-2] == ["250 0.021", "499 0.021"]
+    assert shown[-2:] == ["and 480 more", "the rarest 498 0.002"] and len(line) < 500
 
 
 def test_pictures_are_shown_whole(tmp_path, capsys):

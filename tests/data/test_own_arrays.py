@@ -117,6 +117,19 @@ def test_the_classes_are_the_sorted_labels(labels, classes):
     assert data.codec.classes.tolist() == classes
 
 
+@pytest.mark.parametrize(("labels", "others"), [([0, 1], ["0", "1"]), (["0", "1"], [0, 1]), (["0", "1"], [0.0, 1.0])])
+def test_a_whole_number_and_its_text_are_one_class_in_two_sources(labels, others):
+    data = rn.dataset((["a", "b"], labels), (["c", "d"], others), (["e", "f"], labels[::-1]))
+    assert data.codec.classes.tolist() == labels
+    assert [split.labels.tolist() for split in data.splits.values()] == [[0, 1], [0, 1], [1, 0]]
+
+
+def test_a_memoryview_is_bytes():
+    data = rn.dataset(([memoryview(word.encode()) for word in WORDS], LABELS))
+    assert data.codec.kind == "bytes"
+    assert texts(data.test, data.codec) == texts(rn.dataset((WORDS, LABELS)).test, data.codec)
+
+
 GIVEN = (["c", "d"], [0, 1])
 
 
@@ -134,13 +147,36 @@ GIVEN = (["c", "d"], [0, 1])
         ([(["a", "b"], [1, 1])], "all rows have label 1; give rows of two classes or more"),
         ([(["a", "b"], [0, 1])], "2 different rows are too few to divide"),
         ([([], [])], "the train split has no rows"),
-        ([(["a", [1]], [0, 1])], r"X\[1\] is a list, but this codec reads text"),
+        ([(["a", [1]], [0, 1])], r"X\[1\] holds token ids, but the rows before hold text"),
+        ([([[1], "a"], [0, 1])], r"X\[1\] holds text, but the rows before hold token ids"),
+        ([(["a", ["b", "c", "d"]], [0, 1])], r"X\[1\] is a list of 3 texts, but a row is"),
+        ([([[1], {2}], [0, 1])], r"X\[1\] is a set, but a row is"),
+        ([(["a", "b"], ["x", "y\0"])], r"X\[1\] has label 'y.x00', which ends in a NUL byte; remove it"),
+        ([(["a", "b"], [b"x", b"\0"])], r"X\[1\] has label '.x00', which ends in a NUL byte"),
+        ([(np.ma.array([[1], [2]], mask=[[0], [1]]), [0, 1])], r"X is a masked array, .*\.filled\(0\)"),
+        ([(["a", "b"], np.ma.array([0, 1], mask=[0, 1]))], r"y is a masked array"),
+        ([(["a", "b"], [0, np.ma.masked])], r"X\[1\] has label"),
+        ([(["a", "b"], 5)], "y is a int, but it must be a list or array"),
+        ([(None, None)], "X is a NoneType, but it must be a list or array"),
         ([([("a", "b"), "c"], [0, 1])], r"X\[1\] has 1 document\(s\), but the first row 2"),
         (["text"], r"train is a str, but it must be a pair \(X, y\)"),
         ([(WORDS, LABELS), 0.5, 0.5], "each must be above 0, and all together below 1"),
         ([(WORDS, LABELS), 0.0, 0.5], "each must be above 0"),
         ([(WORDS, LABELS), 0.1, float("nan")], "each must be above 0"),
-        ([(WORDS, LABELS), None, 0.1], r"val is a NoneType"),
+        ([(WORDS, LABELS), None, 0.1], r"validation is a NoneType, but it must be a pair \(X, y\), or a share"),
+        ([(WORDS, LABELS), 0.1, "x"], r"test is a str, but it must be a pair \(X, y\), or a share"),
+        ([0.5], r"train is a float, but it must be a pair \(X, y\)"),
+        ([None], r"train is a NoneType, but it must be a pair \(X, y\)"),
+        ([WORDS, LABELS], r"train is a list of 60, but it must be a pair \(X, y\); did you mean dataset\(\(X, y\)\)\?"),
+        (
+            [(["a", "b", "a"], [0, 1, 0])],
+            r"2 different rows are too few to divide: a row of each class stays in train, 2 here, which "
+            "leaves 0 of the 2 to be drawn; give more, or all",
+        ),
+        ([(["a", "b"], [0, 1]), (["c"], ["x"]), GIVEN], r"val X\[0\] has label 'x', others are like 0"),
+        ([(["a", "b"], [0, 1]), (["c"], ["01"]), GIVEN], r"val X\[0\] has label '01', others are like 0"),
+        ([(["a", "b"], [0, 1]), (["c"], [True]), GIVEN], r"val X\[0\] has label True, others are like 0"),
+        ([(["a", "b"], [0, 1]), (["c", "x"], ["1", 0]), GIVEN], r"val X\[1\] has label 0, others are like '1'"),
         ([(["a", "b"], [0, 1]), (["c"], [2]), GIVEN], r"val X\[0\] has label 2, which no row of train has"),
         ([(["a", "b"], [0, 1]), ([], []), GIVEN], "the val split has no rows"),
         ([(["a", "b"], [0, 1]), (["x", "a"], [0, 1]), GIVEN], r"val X\[1\] is the same sequence as train X\[0\]"),

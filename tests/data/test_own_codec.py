@@ -1,6 +1,7 @@
 """The codec: what becomes a token, what is refused, and the way back."""
 
 import json
+from array import array
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_every_integer_type_and_byte_order(dtype):
     ("codec", "rows", "message"),
     [
         (BYTES, ["a", ""], r"X\[1\] is empty"),
-        (BYTES, [[1, 2]], r"X\[0\] is a list, but this codec reads text"),
+        (BYTES, [[1, 2]], r"X\[0\] holds token ids, but the model reads text; give text or bytes"),
         (BYTES, ["a", "\ud800"], r"X\[1\] holds '\\ud800', which UTF-8 cannot"),
         (BYTES, "text", "X is a str, but it must be a list or array of rows"),
         (BYTES, {"a": 1}, "X is a dict"),
@@ -65,9 +66,37 @@ def test_every_integer_type_and_byte_order(dtype):
         (IDS, [[1, -3]], r"X\[0\] has token -3"),
         (IDS, [[1, 301]], r"X\[0\] has token 301, but the model knows 1 to 300"),
         (IDS, [[1.0]], "of type float64"),
-        (IDS, ["12"], "is text, but this codec reads whole numbers"),
+        (IDS, ["12"], "is text, but the model reads whole numbers"),
         (IDS, [[0, 0]], r"X\[0\] is empty"),
-        (IDS, [5, 6], r"X\[0\] has 0 axes"),
+        (IDS, [5, 6], r"X\[0\] is a int, but a row is a text, bytes, or a list or array of whole numbers"),
+        (IDS, [[1], {2}], r"X\[1\] is a set, but a row is a text"),
+        (IDS, [[1], {2: 3}], r"X\[1\] is a dict, but a row is"),
+        (IDS, [([1], {2})], r"X\[0\] is a set, but a row is"),
+        (BYTES, ["a", None], r"X\[1\] is a NoneType, but a row is"),
+        (BYTES, ["a", float("nan")], r"X\[1\] is a float, but a row is"),
+        (
+            BYTES,
+            ["a", ["b", "c", "d"]],
+            r'X\[1\] is a list of 3 texts, .* " ".join\(row\), or number the words',
+        ),
+        (PAIRS, [("a", "b", "c")], r"X\[0\] is a list of 3 texts"),
+        (IDS, [["a"]], r"X\[0\] is a list of 1 texts"),
+        (IDS, [[[1], [2], [3, 4]]], r"X\[0\] is a list of 3 lists, but a row is one document, or a pair of two"),
+        (IDS, np.ones((1, 3, 2), int), r"X\[0\] is a list of 3 lists"),
+        (IDS, [[1, [2]]], r"X\[0\] cannot become a NumPy array"),
+        (IDS, np.ones((2, 3)), r"X\[0\] has 1.0 of type float64, but tokens are whole numbers; .*\.astype\(int\)"),
+        (IDS, [[True]], r"X\[0\] has True of type bool, but tokens are whole numbers; number them from 1"),
+        (IDS, np.ma.array([[1, 2]], mask=[[0, 1]]), r"X is a masked array, .* \.filled\(0\)"),
+        (IDS, [[1], np.ma.array([1, 2], mask=[0, 1])], r"X\[1\] is a masked array"),
+        (PAIRS, [("a", np.ma.array([1], mask=[1]))], r"X\[0\] is a masked array"),
+        (BYTES, {"a"}, "X is a set, but it must be a list or array of rows"),
+        (BYTES, None, "X is a NoneType, but it must be a list or array of rows"),
+        (BYTES, str, "X is a type, but it must be"),
+        (
+            DNA,
+            ["A C"],
+            "X.0. has ' ' at 2, .* lacks; add it in quotes, as in --set 'alphabet=\"AC \"'",
+        ),
         (IDS, [[[1], [2, 3]]], r"X\[0\] has 2 document"),
         (IDS, [[2**40]], r"X\[0\] has token 1099511627776"),
     ],
@@ -76,6 +105,38 @@ def test_what_cannot_be_encoded_is_one_line_that_names_the_row(codec, rows, mess
     with pytest.raises(InputError, match=message) as caught:
         codec.encode(rows)
     assert "\n" not in str(caught.value)
+
+
+def test_a_memoryview_is_bytes_and_other_lists_are_ids():
+    assert only(BYTES.encode([memoryview(b"ab")])) == only(BYTES.encode([bytearray(b"ab")])) == [98, 99]
+    assert only(IDS.encode([range(1, 4)])) == only(IDS.encode([array("B", [1, 2, 3, 0])])) == [1, 2, 3]
+    assert BYTES.encode(row for row in ["a"])[0].tolist() == [98]  # a generator of rows
+
+
+class Sparse:
+    """What NumPy makes no array of but one of an object, as of SciPy's sparse matrices."""
+
+    ndim, shape = 2, (1, 3)
+
+    def toarray(self):
+        return np.ones((1, 3), int)
+
+
+def test_a_sparse_row():
+    with pytest.raises(InputError, match=r"X\[0\] is a Sparse, but a row is .*; .* becomes an array by .toarray\(\)"):
+        IDS.encode([Sparse()])
+
+
+@pytest.mark.parametrize("tokens", [None, "x", [[1], [2, 3]], np.ma.array([1], mask=[1]), [1.0]])
+def test_what_cannot_be_decoded(tokens):
+    with pytest.raises(InputError):
+        BYTES.decode(tokens)
+
+
+@pytest.mark.parametrize("classes", [None, 5, [["a"], ["b", "c"]], np.ma.array([1, 2], mask=[0, 1])])
+def test_classes_that_are_none(classes):
+    with pytest.raises(InputError, match="codec: classes"):
+        Codec("bytes", 257, classes)
 
 
 class OnACard:

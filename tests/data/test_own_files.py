@@ -4,6 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +109,60 @@ def test_a_wrong_row_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match=r"test\.tsv: line \d+ is empty; remove it"):
         files.load(tmp_path, {})
     assert [*(tmp_path / ".rmaat_cache").iterdir()] == []
+
+
+KILLED = """
+import os, signal, sys
+from rmaat_np.data.own import files
+files._write_index = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.load(sys.argv[1], {})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_what_a_killed_process_left_is_removed_and_what_lives_is_not(tmp_path):
+    write_all(tmp_path, "tsv")
+    store = tmp_path / ".rmaat_cache"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(rn.__file__).parents[1])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = store.iterdir()
+    name, _, process = left.name.rpartition(".")
+    lives, elsewhere = store / f"{name}.{os.getppid()}", store / f".own-1-abc.not-this-machine.{process}"
+    for folder in (lives, elsewhere, store / ".own-1-abc", store / f"{name}.x"):
+        folder.mkdir()
+    kept = {*store.iterdir()} - {left}
+    files.load(tmp_path, {})
+    assert {path for path in store.iterdir() if path.name.startswith(".")} == kept
+
+
+def test_a_file_without_rows_is_named(tmp_path):
+    write(tmp_path / "train.csv", [], [])
+    with pytest.raises(InputError, match=r"train\.csv: has no rows; write one row a class at least"):
+        files.load(tmp_path, {})
+    write(tmp_path / "train.csv", WORDS["train"], LABELS)
+    write(tmp_path / "val.csv", [], [])
+    with pytest.raises(InputError, match=r"val\.csv: has no rows; write one at least, or remove the file"):
+        files.load(tmp_path, {})
+
+
+def test_files_of_two_formats_name_the_same_classes_and_hold_the_same_kind(tmp_path):
+    write(tmp_path / "train.csv", WORDS["train"], LABELS)  # "10", "9"
+    write(tmp_path / "val.jsonl", WORDS["val"], [*map(int, LABELS)])
+    data = files.load(tmp_path, {})
+    assert data.codec.classes.tolist() == ["9", "10"] and data.val.labels.tolist() == [1, 0] * 10
+    np.savez(tmp_path / "test.npz", text=np.ones((20, 2), int), labels=[10, 9] * 10)
+    with pytest.raises(InputError, match=r"test\.npz: row 1 holds token ids, but the rows before hold text"):
+        files.load(tmp_path, {})
+
+
+def test_rows_that_are_equal_since_they_were_cut(tmp_path):
+    write(tmp_path / "train.csv", ["same beginning " + word for word in WORDS["train"]], LABELS)
+    with pytest.raises(InputError, match="too few to divide, after 20 documents were cut to 4 tokens: a row"):
+        files.load(tmp_path, {"cut": True, "max_length": 4})
+    write(tmp_path / "train.csv", [str(i) + word for i, word in enumerate(WORDS["train"])], LABELS)
+    write(tmp_path / "val.csv", ["0tram", "99"], LABELS[:2])
+    with pytest.raises(InputError, match=r"in another split, after \d+ documents were cut to 3 tokens; of 1 such"):
+        files.load(tmp_path, {"cut": True, "max_length": 3})
 
 
 def test_wide_ids_and_pairs_are_stored_in_the_smallest_type(tmp_path):

@@ -173,10 +173,53 @@ def test_all_formats_give_the_same_rows(tmp_path, pair):
 def test_rows_know_their_lines(tmp_path):
     path = written(tmp_path, "a.csv", 'text,label\r\n"two\r\nlines",a\r\nthree,b\n"",c\n\n\r\n')
     assert [*read_rows(path, Columns())] == [
-        Row(f"{path}: line 2", 2, ("two\r\nlines",), "a"),
-        Row(f"{path}: line 4", 4, ("three",), "b"),
-        Row(f"{path}: line 5", 5, ("",), "c"),
+        Row(f"{path}: line ", 2, ("two\r\nlines",), "a"),
+        Row(f"{path}: line ", 4, ("three",), "b"),
+        Row(f"{path}: line ", 5, ("",), "c"),
     ]
+
+
+@pytest.mark.parametrize("names", [("tokens", "tokens2"), ("text", "text2"), ("seq", "other")])
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_column_of_documents_may_hold_token_ids(tmp_path, names, pair):
+    """The zeros at the end of a row are padding, in every format."""
+    columns = Columns() if names[0] == "tokens" else Columns(names[0], names[1] if pair else "text2")
+    first, second = [[5, 3, 0], [7, 0, 0]], [[1, 2], [4, 0]]
+    values = {names[0]: first} | ({names[1]: second} if pair else {}) | {"label": ["x", "y"]}
+    expected = [([5, 3], [1, 2], "x"), ([7], [4], "y")] if pair else [([5, 3], "x"), ([7], "y")]
+    lines = [json.dumps(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+    assert read(written(tmp_path, "a.jsonl", "\n".join(lines)), columns) == expected
+    assert read(saved(tmp_path, **values), columns) == expected
+    lengths = np.array([[2, 2], [1, 1]])[:, : 1 + pair].squeeze()
+    assert read(saved(tmp_path, **values, lengths=lengths), columns) == expected
+
+
+def test_one_column_of_text_and_one_of_ids(tmp_path):
+    path = written(tmp_path, "a.jsonl", '{"text": "x", "text2": [1], "label": 1}')
+    assert read(path)[0].startswith(f"{path}: line 1: one of 'text' and 'text2' is text, the other token ids; ")
+    path = written(tmp_path, "b.jsonl", '{"seq": "x", "tokens": [1], "label": 1}')
+    assert read(path, Columns(text="seq")) == [("x", 1)] and read(path) == [([1], 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("a.csv", "label;text", "';'; write commas"),
+        ("a.csv", '"label";"text"', "';'; write commas"),
+        ("a.csv", "label\ttext", "tabs; write commas, or name the file .tsv"),
+        ("a.csv", "family|sequence", "'|'; write commas"),
+        ("a.tsv", "label,text", "','; write tabs, or name the file .csv"),
+        ("a.tsv", "\ufefflabel;text", "';'; write tabs"),
+    ],
+)
+def test_columns_that_something_else_separates(tmp_path, name, line, said):
+    path = written(tmp_path, name, f"{line}\n1;2\n")
+    assert refusal(path) == f"line 1: its columns seem to be separated by {said}"
+
+
+def test_a_separator_of_others_may_stand_in_a_name(tmp_path):
+    path = written(tmp_path, "a.csv", "a;b\nx\n")
+    assert read(path, Columns(text="a;b"), labelled=False) == [("x", None)]
 
 
 def test_quotes_inside_a_field_are_text_as_for_csv(tmp_path):
@@ -216,11 +259,21 @@ def test_labels_of_jsonl(tmp_path, label):
     assert found == label and type(found) is type(label)
 
 
-@pytest.mark.parametrize("label", ["1.0", "NaN", "null", "[1]", "{}", '""'])
+def test_a_float_that_is_whole_is_that_number(tmp_path):
+    """As pandas writes a column of whole numbers where one is missing."""
+    lines = '{"text": "x", "label": 1.0}\n{"text": "y", "label": 0}\n{"text": "z", "label": 0.5}'
+    found = [read(written(tmp_path, "a.jsonl", lines))]
+    found.append(read(saved(tmp_path, text=["x", "y", "z"], labels=np.array([1.0, 0.0, 0.5]))))
+    for first, second, third in found:
+        assert (first, second) == (("x", 1), ("y", 0)) and {type(first[1]), type(second[1])} == {int}
+        assert "the label is 0.5, which names no class" in third
+
+
+@pytest.mark.parametrize("label", ["1.5", "NaN", "Infinity", "null", "[1]", "{}", '""'])
 def test_odd_labels_of_jsonl(tmp_path, label):
     path = written(tmp_path, "a.jsonl", '{"text": "x", "label": ' + label + '}\n{"text": "x", "label": 0}')
     error, good = read(path)
-    assert error.startswith(f"{path}: line 1: the label is ") and "(1, not 1.0)" in error and good == ("x", 0)
+    assert error.startswith(f"{path}: line 1: the label is ") and "a whole number" in error and good == ("x", 0)
 
 
 def test_labels_of_tables_stay_as_they_are_written(tmp_path):
@@ -269,7 +322,7 @@ JSON_FAULTS = {
     '{"text": "x", "label": 1': " is not JSON from character 25 on (Expecting ',' delimiter); ",
     '{"label": 1, "body": "x"}': " has no key 'tokens' and no key 'text', but 'label', 'body'; ",
     '{"text": "x"}': " has no key 'label', but 'text'; ",
-    '{"text": ["x"], "label": 1}': ": 'text' is a list, not text; ",
+    '{"text": ["x"], "label": 1}': ": 'text' is neither text nor a list of whole numbers; write text in quotes, ",
     '{"text": "\\udc00 x", "label": 1}': ": character 1 of the text is '\\udc00', half a surrogate pair; ",
     '{"text": "x", "text": "y", "label": 1}': " cannot be read as JSON (a key stands there twice); ",
     '{"text": "x", "label": 1%s}' % ("0" * 5000): " cannot be read as JSON (Exceeds the limit (4300 digits)",
@@ -378,12 +431,14 @@ def test_arrays_that_do_not_fit(tmp_path):
     assert "has no array 'y', " in said(Columns(label="y"), tokens=tokens, labels=label)
     assert "has no array 'b', " in said(Columns(text2="b"), text=["a"], labels=[0])
     assert "'labels' has shape (2,), expected (3,); " in said(tokens=tokens, labels=label[:2])
-    assert "'labels' is an array of float64, which cannot be used; " in said(tokens=tokens, labels=label * 1.0)
+    assert "'labels' is an array of complex128, which cannot be used; " in said(tokens=tokens, labels=label * 1j)
     ragged = np.array([[1], [1, 2]], dtype=object)
     assert "'tokens' is an array of Python objects, which cannot be used; save whole" in said(
         tokens=ragged, labels=[0, 0]
     )
-    assert "'text' is an array of int64" in said(text=label, labels=label)
+    assert "'text' is an array of float64" in said(text=label * 1.0, labels=label)
+    assert "text has shape (3,), lengths is not there; save (n, L), or one" in said(text=label, labels=label)
+    assert "one of 'text' and 'text2' is text, the other token ids" in said(text=["a"], text2=[[1]], labels=[0])
     assert "text has shapes [(2,), (1,)], expected (n,)" in said(text=["a", "b"], text2=["a"], labels=[0, 1])
     for wrong in (
         {"tokens": label},
@@ -398,6 +453,12 @@ def test_arrays_that_do_not_fit(tmp_path):
         assert "; save (n, L), or one dimension with lengths (n,); for pairs (n, 2, L), and (n, 2)" in said(
             labels=label, **wrong
         )
+    for wrong in (
+        {"text2": np.ones((2, 2), int)},
+        {"text2": label},
+        {"text2": tokens, "lengths": label},
+    ):
+        assert "; save (n, L) each; they may have lengths (n, 2)" in said(labels=label, text=tokens, **wrong)
     for lengths in ([2, -1, 2], [2, 2, 2], [9, 0, 0]):
         assert "which are negative, too large, or more than there are tokens; " in said(
             tokens=[1, 2, 3], lengths=lengths, labels=label
@@ -496,8 +557,7 @@ def test_plain_lines(pair, lines, crlf, bom, ended):
     if not pair and not ended and lines[-1:] == [""]:
         lines.pop()  # a last line that has neither text nor end
     assert found == [
-        Row(f"-: line {number}", number, (line, "b") if pair else (line,), None)
-        for number, line in enumerate(lines, start=1)
+        Row("-: line ", number, (line, "b") if pair else (line,), None) for number, line in enumerate(lines, start=1)
     ]
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from helpers.runs import assert_equal_runs, at_step, start
 
+from rmaat_np.config import Config
 from rmaat_np.data import recall
 from rmaat_np.data.dataset import Split, make_split
+from rmaat_np.data.own.arrays import dataset
 from rmaat_np.errors import InputError
 from rmaat_np.training import inputs, loop
 from rmaat_np.training import run as runs
@@ -111,6 +113,23 @@ def test_a_checkpoint_that_tells_nonsense_of_its_data(tmp_path, whole, record):
     save_checkpoint(tmp_path / "c.npz", params, state, meta | {"data": record})
     with pytest.raises(InputError, match="c.npz: its settings are not readable .*data"):
         runs.load_run(tmp_path / "c.npz")
+
+
+def test_ids_below_those_that_the_model_knows_are_fine_and_others_are_refused():
+    X, y = [[1, 2], [5, 3, 1], [2, 2], [4, 5]], [0, 1, 0, 1]
+    known = dataset((X, y), 0.25, 0.25)
+    cfg = Config(**known.sizes, segment_length=4, num_segments=1)
+    fewer = dataset(([[1], [2, 1], [2], [1, 1]], y), 0.25, 0.25)
+    inputs.check_codec(known.codec, fewer, "run")
+    inputs.check_dataset(fewer, cfg)
+    more = dataset(([*X[:3], [7]], y), ([[6]], [0]), ([[3]], [1]))
+    with pytest.raises(InputError, match="run: began with vocab_size 6, but the data have 8; "):
+        inputs.check_codec(known.codec, more, "run")
+    with pytest.raises(InputError, match=r"train X\[3\] has a token that is not from 1 to 5; "):
+        inputs.check_dataset(more, cfg)
+    for other in (dataset((["a", "b", "c", "d"], y), 0.25, 0.25), dataset((X, [0, 2, 0, 2]), 0.25, 0.25)):
+        with pytest.raises(InputError, match="run: began with "):
+            inputs.check_codec(known.codec, other, "run")
 
 
 def test_a_fingerprint_is_the_same_on_every_machine():

@@ -8,17 +8,18 @@ import numpy as np
 
 from ...errors import InputError, check_integer
 from ..dataset import Dataset
-from .codec import documents_of, each_row
 from .encoding import Reading, make_dataset
 from .row import Row
+from .row_memory import documents_of, each_row
 
 
 def dataset(train: tuple, validation: Any = 0.1, test: Any = 0.1, seed: int = 0, *, alphabet: str = "") -> Dataset:
     """Rows and labels of one's own as a `Dataset`, every row checked. Equal rows never fall into two splits.
 
     train: (X, y). X: a list or array of rows: texts, bytes, or lists or arrays of whole numbers from 1 on, for 0 is
-        padding; for pairs of documents, two of them a row. y: a label a row, all of them texts, whole numbers or
-        truths. The classes are the labels of train, sorted.
+        padding at the end of a row; for pairs of documents, two of them a row. y: a label a row, all of them texts,
+        whole numbers (1.0 is 1) or truths. The classes are the labels of train, sorted; where those are "0" and
+        another y has 0, or the reverse, that is the same class.
     validation, test: (X, y); or a share of the rows, above 0, that is drawn at random with `seed`, class by class
     alphabet: the symbols of which the texts are made, each once: symbol i becomes token i + 1. Empty: bytes are tokens.
     Raises: InputError that names the row as X[i], as its owner counts, for an empty row, for what is no token or no
@@ -38,9 +39,13 @@ def _is_number(part: Any) -> bool:
 def _rows_of(part: Any, name: str, prefix: str) -> Iterator[Row]:
     """The rows of (X, y). Raises: InputError for what is no pair of rows and labels."""
     if not isinstance(part, (tuple, list)) or len(part) != 2:
-        raise InputError(f"{name} is a {type(part).__name__}, but it must be a pair (X, y), or a share of the rows")
+        what = f"a {type(part).__name__}" + (f" of {len(part)}" if isinstance(part, (tuple, list)) else "")
+        if name == "train":
+            raise InputError(f"train is {what}, but it must be a pair (X, y); did you mean dataset((X, y))?")
+        parameter = "validation" if name == "val" else name
+        raise InputError(f"{parameter} is {what}, but it must be a pair (X, y), or a share of the rows, as 0.1")
     rows, labels = (list(each_row(values, f"{prefix}{n}")) for values, n in zip(part, "Xy", strict=True))
     if len(rows) != len(labels):
         raise InputError(f"{prefix}X has {len(rows):,} rows, but {prefix}y has {len(labels):,}; give a label a row")
     for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        yield Row(f"{prefix}X[{i}]", i, documents_of(row), label)
+        yield Row(f"{prefix}X[", i, documents_of(row, f"{prefix}X[{i}]"), label, "]")

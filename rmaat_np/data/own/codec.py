@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from ...errors import InputError
 from ..dataset import check_tokens
+from .row import without_padding
+from .row_memory import documents_of, each_row, to_array
 
 KINDS = ("bytes", "symbols", "ids")
 BYTES = 257  # ids of kind "bytes": byte b is token b + 1
@@ -39,7 +41,7 @@ class Codec:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"codec: kind is {self.kind!r:.40}, but it must be one of {', '.join(KINDS)}")
-        classes = np.asarray(self.classes)
+        classes = to_array(self.classes, "codec: classes")
         if classes.ndim != 1 or len(classes) < 2 or classes.dtype.kind not in "iubU":
             raise InputError("codec: classes must be at least two names, all text, whole numbers or truths")
         if len(set(classes.tolist())) != len(classes):
@@ -62,7 +64,7 @@ class Codec:
         """
         encoded = []
         for i, row in enumerate(each_row(rows, "X")):
-            documents = documents_of(row)
+            documents = documents_of(row, f"X[{i}]")
             if len(documents) != 1 + self.pair:
                 wanted = "two documents" if self.pair else "one document"
                 raise InputError(f"X[{i}] has {len(documents)} document(s), but this codec reads {wanted} a row")
@@ -70,7 +72,7 @@ class Codec:
             encoded.append(tokens if self.pair else tokens[0])
         return encoded
 
-    def encode_row(self, documents: Sequence, place: str) -> tuple[np.ndarray, ...]:
+    def encode_row(self, documents: Sequence[str | bytes | np.ndarray], place: str) -> tuple[np.ndarray, ...]:
         """The tokens of each document of one row. Raises: InputError that begins with `place`."""
         pieces = tuple(encode_document(document, self.kind, self._symbols, place) for document in documents)
         for piece in pieces:
@@ -85,7 +87,7 @@ class Codec:
 
         Raises: InputError naming the first that is no token of this codec.
         """
-        ids = check_tokens(tokens, self.vocab_size)
+        ids = check_tokens(to_array(tokens, "tokens"), self.vocab_size)
         ids = ids[ids > 0]
         if self.kind == "bytes":
             return (ids - 1).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
@@ -125,7 +127,9 @@ def symbol_table(alphabet: Any) -> tuple[np.ndarray, np.ndarray]:
     return points[order], (order + 1).astype(np.uint32)
 
 
-def encode_document(document: Any, kind: str, symbols: tuple[np.ndarray, np.ndarray], place: str) -> np.ndarray:
+def encode_document(
+    document: str | bytes | np.ndarray, kind: str, symbols: tuple[np.ndarray, np.ndarray], place: str
+) -> np.ndarray:
     """One document as token ids, which may be none.
 
     symbols: of `symbol_table`, for kind "symbols"
@@ -134,12 +138,10 @@ def encode_document(document: Any, kind: str, symbols: tuple[np.ndarray, np.ndar
     """
     if kind == "ids":
         return _encode_ids(document, place)
-    if isinstance(document, (bytes, bytearray, memoryview)):
-        document = bytes(document) if kind == "bytes" else _decoded(bytes(document), place)
-    elif not isinstance(document, str):
-        raise InputError(f"{place} is a {type(document).__name__}, but this codec reads text; give str or bytes")
+    if isinstance(document, np.ndarray):
+        raise InputError(f"{place} holds token ids, but the model reads text; give text or bytes")
     if kind == "symbols":
-        return _encode_symbols(document, *symbols, place)
+        return _encode_symbols(_text_of(document, place), *symbols, place)
     if isinstance(document, str):
         try:
             document = document.encode("utf-8")
@@ -149,9 +151,11 @@ def encode_document(document: Any, kind: str, symbols: tuple[np.ndarray, np.ndar
     return content.astype(np.uint16) + np.uint16(1) if b"\xff" in document else content + np.uint8(1)
 
 
-def _decoded(content: bytes, place: str) -> str:
+def _text_of(document: str | bytes, place: str) -> str:
+    if isinstance(document, str):
+        return document
     try:
-        return content.decode("utf-8")
+        return document.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: byte {error.start + 1} of the text is not UTF-8; convert it") from None
 
@@ -168,58 +172,28 @@ def _encode_symbols(text: str, points: np.ndarray, tokens: np.ndarray, place: st
     where = np.minimum(np.searchsorted(points, found), len(points) - 1)
     unknown = points[where] != found
     if unknown.any():
-        symbol = text[int(np.argmax(unknown))]
-        raise InputError(f"{place} has {symbol!r} at {int(np.argmax(unknown)) + 1}, which the alphabet lacks; add it")
+        at = int(np.argmax(unknown))
+        remedy = """ in quotes, as in --set 'alphabet="AC "'""" if text[at].isspace() else ""  # spaces around it go
+        raise InputError(f"{place} has {text[at]!r} at {at + 1}, which the alphabet lacks; add it{remedy}")
     return tokens[where]
 
 
-def _encode_ids(document: Any, place: str) -> np.ndarray:
+def _encode_ids(document: str | bytes | np.ndarray, place: str) -> np.ndarray:
     """Whole numbers from 1 to 2**31 - 2. The zeros at the end of a padded row are dropped."""
-    if isinstance(document, (str, bytes)):
-        raise InputError(f"{place} is text, but this codec reads whole numbers; give a list of token ids")
-    values = to_array(document, place)
-    if values.ndim != 1:
-        raise InputError(f"{place} has {values.ndim} axes, but a row is one list of token ids")
-    if values.size == 0:
+    if not isinstance(document, np.ndarray):
+        raise InputError(f"{place} is text, but the model reads whole numbers; give a list of token ids")
+    if document.ndim != 1:
+        raise InputError(f"{place} has {document.ndim} axes, but a row is one list of token ids")
+    if document.size == 0:
         return np.empty(0, np.uint32)
-    if values.dtype.kind not in "iu":
-        raise InputError(f"{place} has {values[0]!s:.40} of type {values.dtype}; tokens are whole numbers")
-    values = values[: len(values) - int(np.argmax(values[::-1] != 0))] if values.any() else values[:0]
+    if document.dtype.kind not in "iu":
+        remedy = "convert them, .astype(int)" if document.dtype.kind == "f" else "number them from 1"
+        what = f"{document[0]!s:.40} of type {document.dtype}"
+        raise InputError(f"{place} has {what}, but tokens are whole numbers; {remedy}")
+    values = without_padding(document)
     wrong = (values < 1) | (values > 2**31 - 2)
     if wrong.any():
         value = values[np.argmax(wrong)]
         reason = "which is padding; add 1 to every id" if value == 0 else "but tokens are 1 to 2**31 - 2"
         raise InputError(f"{place} has token {value}, {reason}")
     return values.astype(np.uint32)
-
-
-def each_row(rows: Any, name: str) -> Iterable:
-    """Something to iterate over row by row. Raises: InputError with the remedy for what has no rows."""
-    if isinstance(rows, (str, bytes, dict)) or hasattr(rows, "columns"):
-        what = "a table" if hasattr(rows, "columns") else f"a {type(rows).__name__}"
-        raise InputError(f"{name} is {what}, but it must be a list or array of rows; give one column, or [row]")
-    if hasattr(rows, "__array__"):  # of NumPy, and what other libraries make of their columns and tensors
-        rows = to_array(rows, name)
-    if getattr(rows, "ndim", 1) == 0 or not hasattr(rows, "__iter__"):
-        raise InputError(f"{name} is a {type(rows).__name__}, but it must be a list or array of rows")
-    return rows
-
-
-def to_array(values: Any, name: str) -> np.ndarray:
-    """What is like an array as one of NumPy. Raises: InputError that begins with `name`."""
-    try:
-        return np.asarray(values)
-    except Exception as error:  # what foreign arrays raise, as a tensor on a GPU does, can be anything
-        raise InputError(f"{name} cannot become a NumPy array ({str(error)[:80]}); convert it first") from None
-
-
-def documents_of(row: Any) -> tuple:
-    """The documents of one row: one, or two when the row is a list, tuple or array of two that are no numbers."""
-    two = isinstance(row, (list, tuple, np.ndarray)) and len(row) == 2
-    if two and all(isinstance(part, (str, bytes)) or _is_list(part) for part in row):
-        return tuple(row)
-    return (row,)
-
-
-def _is_list(part: Any) -> bool:
-    return part.ndim > 0 if hasattr(part, "ndim") else hasattr(part, "__len__")

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError
 from ..dataset import SPLITS, TOKEN_TYPES, Dataset, Split
 from .codec import BYTES, Codec, encode_document, symbol_table
-from .row import Row
+from .row import Row, plain_label
 
 _PIECE = 1 << 20  # tokens that are copied at once
 OpenFile = Callable[[str], BinaryIO]  # a new empty file of that name, to write and to read
@@ -57,14 +57,15 @@ class Part:
     """The rows of one source as far as they are read.
 
     prefix, suffix: what stands around its number in what a message calls a row
-    lengths: of every document; keys: 64 bits of a hash, equal for equal rows; labels: in the order of first sight
-    numbers: of the rows, as their owner counts them
+    first_label: of its first row; lengths: of every document; keys: 64 bits of a hash, equal for equal rows
+    labels: in the order of first sight; numbers: of the rows, as their owner counts them
     """
 
     tokens: TokenFile
     prefix: str
     suffix: str
     documents: int
+    first_label: Any
     lengths: array = field(default_factory=lambda: array("q"))
     keys: array = field(default_factory=lambda: array("Q"))
     labels: array = field(default_factory=lambda: array("q"))
@@ -88,15 +89,19 @@ class Reading:
         part = None
         for row in rows:
             if part is None:
-                prefix, _, suffix = row.place.rpartition(str(row.number))
-                part = Part(tokens, prefix, suffix, len(row.documents))
+                part = Part(tokens, row.prefix, row.suffix, len(row.documents), _label_of(row))
             self._add(part, row)
         if part is None:
-            raise InputError(f"the {name} split has no rows; give at least one, or leave it out")
+            remedy = "give at least one" + (", or a share of train" if name != "train" else "")
+            raise InputError(f"the {name} split has no rows; {remedy}")
         return part
 
     def _add(self, part: Part, row: Row) -> None:
-        self.kind, self.documents = self.kind or self._kind_of(row), self.documents or len(row.documents)
+        kind = self._kind_of(row)
+        self.kind, self.documents = self.kind or kind, self.documents or len(row.documents)
+        if kind != self.kind:
+            here, before = ("token ids", "text") if kind == "ids" else ("text", "token ids")
+            raise InputError(f"{row.place} holds {here}, but the rows before hold {before}; make all of one kind")
         if len(row.documents) != self.documents:
             raise InputError(f"{row.place} has {len(row.documents)} document(s), but the first row {self.documents}")
         key = hashlib.blake2b(digest_size=8)
@@ -111,31 +116,35 @@ class Reading:
             part.tokens.append(tokens)
             part.lengths.append(len(tokens))
         part.keys.append(int.from_bytes(key.digest(), "little"))
-        part.labels.append(self._label(row))
+        part.labels.append(self._class_of(row, part.first_label))
         part.numbers.append(row.number)
 
     def _kind_of(self, row: Row) -> str:
-        text = isinstance(row.documents[0], (str, bytes, bytearray))
-        if self.alphabet and not text:
+        if not isinstance(row.documents[0], np.ndarray):
+            return "symbols" if self.alphabet else "bytes"
+        if self.alphabet:
             raise InputError(f"{row.place} is no text, but an alphabet is of texts; leave the alphabet out")
-        return ("symbols" if self.alphabet else "bytes") if text else "ids"
+        return "ids"
 
-    def _label(self, row: Row) -> int:
-        """The number of the row's label, in the order of first sight."""
-        label = row.label.item() if isinstance(row.label, np.generic) else row.label
-        if isinstance(label, bytes):
-            label = label.decode("utf-8", "backslashreplace")
-        if type(label) is float and label.is_integer():  # as other programs write whole numbers beside missing ones
-            label = int(label)
-        if type(label) not in (str, int, bool) or label == "":
-            raise InputError(f"{row.place} has label {label!r:.40}, but labels are texts, whole numbers or truths")
-        if self.labels and type(label) is not type(first := next(iter(self.labels))):
-            raise InputError(
-                f"{row.place} has label {label!r:.40}, others are like {first!r:.40}; make all of one type"
-            )
-        if type(label) is int and not -(2**63) <= label < 2**63:
-            raise InputError(f"{row.place} has label {label}, which has more than 64 bits; number the classes from 0")
+    def _class_of(self, row: Row, first: Any) -> int:
+        """The number of the row's label, in the order of first sight.
+
+        Within a source all labels are of one type. In another source, as in a file of another format, "1" and 1 are the
+        same class, and the first source says which of them its name is.
+        first: the first label of the row's source
+        """
+        label, other = _label_of(row), first
+        if type(label) is type(first):
+            other = next(iter(self.labels), first)
+            label = _in_type_of(other, label)
+        if type(label) is not type(other):
+            what = f"has label {label!r:.40}, others are like {other!r:.40}"
+            raise InputError(f"{row.place} {what}; make all of one type")
         return self.labels.setdefault(label, len(self.labels))
+
+    def after_cutting(self) -> str:
+        """For a message about rows that may be equal for that reason only."""
+        return f", after {self.cut:,} documents were cut to {self.longest:,} tokens" if self.cut else ""
 
     def codec(self, names: list) -> Codec:
         """The codec of what was read. names: of the classes"""
@@ -155,10 +164,11 @@ def make_dataset(
     if len(reading.labels) < 2:
         raise InputError(f"all rows have label {next(iter(reading.labels))!r:.40}; give rows of two classes or more")
     if shares:
-        parts = _divided(parts, shares, seed, open_file) | {n: part for n, part in parts.items() if n != "train"}
+        divided = _divided(parts["train"], shares, seed, open_file, reading)
+        parts = divided | {n: part for n, part in parts.items() if n != "train"}
     names = _check_labels(parts, list(reading.labels))
     splits = {name: _split(parts[name], [names.index(label) for label in reading.labels]) for name in SPLITS}
-    _check_apart(parts, splits)
+    _check_apart(parts, splits, reading)
     codec = reading.codec(names)
     origins = {name: (part.prefix, np.array(part.numbers), part.suffix) for name, part in parts.items()}
     return dataset_of(splits, codec, origins)
@@ -170,6 +180,27 @@ def dataset_of(splits: dict[str, Split], codec: Codec, origins: dict[str, tuple]
     train, val, test = (splits[name] for name in SPLITS)
     sizes = codec.vocab_size, len(codec.classes), longest
     return Dataset("own", *sizes, train, val, test, codec.decode, codec=codec, origins=origins)
+
+
+def _label_of(row: Row) -> str | int | bool:
+    """The row's label in a type of Python. Raises: InputError for what is no name of a class."""
+    label = plain_label(row.label)
+    if isinstance(label, bytes):
+        label = label.decode("utf-8", "backslashreplace")
+    if type(label) not in (str, int, bool) or label == "":
+        raise InputError(f"{row.place} has label {label!r:.40}, but labels are texts, whole numbers or truths")
+    if type(label) is int and not -(2**63) <= label < 2**63:
+        raise InputError(f"{row.place} has label {label}, which has more than 64 bits; number the classes from 0")
+    if type(label) is str and label.endswith("\0"):  # an array of names would cut it off
+        raise InputError(f"{row.place} has label {label!r:.40}, which ends in a NUL byte; remove it")
+    return label
+
+
+def _in_type_of(other: Any, label: Any) -> Any:
+    """A whole number as the text that it is, or the reverse, where another label is such; else the label itself."""
+    if type(other) is str and type(label) is int:
+        return str(label)
+    return int(label) if type(other) is int and type(label) is str and _is_whole(label) else label
 
 
 def _place(part: Part, i: int) -> str:
@@ -200,27 +231,30 @@ def _is_whole(text: str) -> bool:
     return text.removeprefix("-").isdecimal() and text.isascii() and str(int(text)) == text if len(text) < 20 else False
 
 
-def _check_apart(parts: dict[str, Part], splits: dict[str, Split]) -> None:
+def _check_apart(parts: dict[str, Part], splits: dict[str, Split], reading: Reading) -> None:
     """Raises: InputError naming the first row that is in two splits."""
     for one, other in combinations(SPLITS, 2):
         _, first, second = np.intersect1d(parts[one].keys, parts[other].keys, return_indices=True)
         for i, j in zip(first, second, strict=True):
             documents = range(parts[one].documents)
             if all(np.array_equal(splits[one].sequence(i, d), splits[other].sequence(j, d)) for d in documents):
-                raise InputError(
-                    f"{_place(parts[other], j)} is the same sequence as {_place(parts[one], i)}, in another split; of "
-                    f"{len(first):,} such sequences remove one each, or give one table, which is divided here"
-                )
+                same = f"{_place(parts[other], j)} is the same sequence as {_place(parts[one], i)}, in another split"
+                remedy = "remove one each, or give one table, which is divided here"
+                raise InputError(f"{same}{reading.after_cutting()}; of {len(first):,} such sequences {remedy}")
 
 
-def _divided(parts: dict[str, Part], shares: dict[str, float], seed: int, open_file: OpenFile) -> dict[str, Part]:
+def _divided(
+    whole: Part, shares: dict[str, float], seed: int, open_file: OpenFile, reading: Reading
+) -> dict[str, Part]:
     """The rows of train, divided. -> a part for train, and for each share"""
-    whole = parts["train"]
-    which = divide(np.array(whole.keys), np.array(whole.labels), [*shares.values()], seed)
+    why = reading.after_cutting()
+    which = divide(np.array(whole.keys), np.array(whole.labels), [*shares.values()], seed, why)
     tokens, offsets = whole.tokens.array(), np.cumsum([0, *whole.lengths], dtype=np.int64)
     divided = {}
     for number, name in enumerate(["train", *shares]):
-        part = Part(TokenFile(open_file, f"{name}-divided"), whole.prefix, whole.suffix, whole.documents)
+        part = Part(
+            TokenFile(open_file, f"{name}-divided"), whole.prefix, whole.suffix, whole.documents, whole.first_label
+        )
         for i in np.flatnonzero(which == number):
             for d in range(i * whole.documents, (i + 1) * whole.documents):
                 part.tokens.append(tokens[offsets[d] : offsets[d + 1]])
@@ -232,11 +266,12 @@ def _divided(parts: dict[str, Part], shares: dict[str, float], seed: int, open_f
     return divided
 
 
-def divide(keys: np.ndarray, labels: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
+def divide(keys: np.ndarray, labels: np.ndarray, shares: list[float], seed: int, why: str = "") -> np.ndarray:
     """Draw the split of every row: each class is divided alike, rows with equal keys stay together.
 
     Every class keeps a row in split 0, so that a class of one row can be learned.
-    Shapes: keys, labels (n,), shares of splits 1, 2, ... -> (n,) numbers of splits
+    why: said beside the number of different rows where they are too few
+    Shapes: keys, labels (n,), shares of split 1, or of 1 and 2 -> (n,) numbers of splits
     Raises: InputError for shares that are not above 0 and below 1 together, or too few different rows.
     """
     if not all(share > 0 for share in shares) or not sum(shares) < 1:
@@ -247,13 +282,19 @@ def divide(keys: np.ndarray, labels: np.ndarray, shares: list[float], seed: int)
     candidates = order[1:][np.diff(labels[first[order]]) == 0]  # all but the first of each class
     counts = [max(1, round(share * len(first))) for share in shares]
     if sum(counts) > len(candidates):
-        raise InputError(f"{len(first):,} different rows are too few to divide; give more, or all three splits")
+        left, wanted = len(candidates), sum(counts)
+        raise InputError(
+            f"{len(first):,} different rows are too few to divide{why}: a row of each class stays in train, "
+            f"{len(first) - left:,} here, which leaves {left:,} of the {wanted:,} to be drawn; give more, or all three "
+            "splits"
+        )
+    # The candidates are sorted by class, so that evenly spread places among them fall into each class in proportion to
+    # its rows. That is stratification, without a number of rows to be rounded for every class.
     picked = candidates[_spread(sum(counts), len(candidates))]
     split = np.zeros(len(first), dtype=np.int64)
-    for number, count in reversed(list(enumerate(counts, start=1))):
-        chosen = _spread(count, len(picked))
-        split[picked[chosen]] = number
-        picked = np.delete(picked, chosen)
+    split[picked] = 1
+    if len(counts) == 2:  # what is picked is still sorted by class, so that split 2 takes its part in the same way
+        split[picked[_spread(counts[1], len(picked))]] = 2
     return split[group]
 
 

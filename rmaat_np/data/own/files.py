@@ -6,6 +6,7 @@ finds them there.
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -37,9 +38,11 @@ own: your own sequences
     val.tsv        the same; without it, a tenth of train is drawn
     test.tsv       the same
   .tsv, .csv: a first line with the columns label and text, and text2 for pairs of documents; UTF-8, RFC 4180 quotes
-  .jsonl: an object a line, with label, and text or tokens (a list of whole numbers from 1), and text2 for pairs
-  .npz: labels, and tokens (n, length) padded with 0, or end to end with lengths (n,); or text
-  other names by --set text_column=NAME, text2_column=NAME, label_column=NAME
+  .jsonl: an object a line, with label and text, and text2 for pairs; or with token ids, lists of whole numbers from 1
+  .npz: labels and text, and text2 for pairs; or token ids, (n, length), or end to end with lengths (n,)
+  token ids are named text or tokens (text2 or tokens2); zeros at the end of a row are padding
+  other names, for text and for ids, by --set text_column=NAME, text2_column=NAME, label_column=NAME
+  the labels of a file are of one type: text, whole numbers (1.0 is 1) or truths; "1" in one file is 1 in another
   the bytes of a text are its tokens; --set alphabet=ACGT makes symbol i token i + 1
 """
 OPTIONS: dict[str, type] = {
@@ -101,23 +104,28 @@ def load(data_dir: AnyPath, options: dict[str, Any], cache_dir: AnyPath | None =
 
 
 def _read(files: dict[str, Path], columns: Columns, reading: Reading, open_file: OpenFile) -> Dataset:
-    sources = {name: _rows(path, columns) for name, path in files.items()}
+    sources = {name: _rows(path, columns, name) for name, path in files.items()}
     return make_dataset(sources, reading, {name: SHARE for name in SPLITS if name not in files}, 0, open_file)
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[Row]:
-    """The rows of a file. Raises: InputError for the first that is wrong."""
+def _rows(path: Path, columns: Columns, name: str) -> Iterator[Row]:
+    """The rows of the file of a split. Raises: InputError for the first that is wrong, and where there is none."""
+    row = None
     for row in read_rows(path, columns):
         if isinstance(row, InputError):
             raise row
         yield row
+    if row is None:
+        remedy = "write one row a class at least" if name == "train" else "write one at least, or remove the file"
+        raise InputError(f"{path}: has no rows; {remedy}")
 
 
 def _store(folder: Path, key: str, files: dict[str, Path], columns: Columns, reading: Reading) -> Dataset:
     """Read the files into a new folder beside `folder`, which it then becomes. -> the dataset from there"""
-    making = folder.with_name(f".{folder.name}.{os.getpid()}")
+    making = folder.with_name(f".{folder.name}.{platform.node()}.{os.getpid()}")
     making.mkdir(parents=True)
     try:
+        _remove_leftovers(folder.parent)
         with ExitStack() as opened:
             made = _read(files, columns, reading, lambda name: opened.enter_context(open(making / name, "w+b")))
         _write_index(making, key, made, reading.cut)
@@ -130,6 +138,27 @@ def _store(folder: Path, key: str, files: dict[str, Path], columns: Columns, rea
     if dataset is None:
         raise OSError("what was written cannot be read back")
     return dataset
+
+
+def _remove_leftovers(store: Path) -> None:
+    """Remove what processes of this machine left behind that were killed while they stored: .own-X.MACHINE.PROCESS."""
+    for path in store.glob(".own-*"):
+        machine, _, process = path.name[1:].partition(".")[2].rpartition(".")
+        if machine == platform.node() and process.isdecimal() and not _lives(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    """True where that is not known: on Windows, where signal 0 is Ctrl-C."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _write_index(folder: Path, key: str, dataset: Dataset, cut: int) -> None:

@@ -14,7 +14,19 @@ import numpy as np
 
 from ...errors import InputError
 from ...system.files import DAMAGED
-from .row import MAX_RECORD, Columns, Row, absent, check_label, check_text, check_tokens, decoded, or_error
+from .row import (
+    MAX_RECORD,
+    Columns,
+    Row,
+    absent,
+    check_alike,
+    check_ids,
+    check_label,
+    check_text,
+    decode_field,
+    or_error,
+    without_padding,
+)
 
 MAX_REORDERED = 256 << 20  # bytes of an array in Fortran order, whose rows do not stand one after the other
 
@@ -28,7 +40,7 @@ class _Array(NamedTuple):
     file: IO[bytes]
 
 
-def read_npz(file: BinaryIO, path: Path, columns: Columns, labelled: bool) -> Iterator[Row | InputError]:
+def read_arrays(file: BinaryIO, path: Path, columns: Columns, labelled: bool) -> Iterator[Row | InputError]:
     """The rows of an .npz file; see `rows.read_rows`."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -37,7 +49,7 @@ def read_npz(file: BinaryIO, path: Path, columns: Columns, labelled: bool) -> It
             labels = _open_labels(archive, path, columns, names, labelled, rows)
             for number, row in enumerate(documents, start=1):
                 label = _take(labels, 1)[0].item() if labels else None
-                yield or_error(_row_of_arrays, row, label, f"{path}: row {number}", number, labelled)
+                yield or_error(_row_of_arrays, row, label, f"{path}: row ", number, labelled)
     except (InputError, OSError):
         raise
     except DAMAGED as error:
@@ -49,32 +61,43 @@ def _open_documents(
     archive: zipfile.ZipFile, path: Path, columns: Columns, names: list[str]
 ) -> tuple[Iterator[tuple | InputError], int]:
     """The documents of each row, and the number of rows."""
-    if columns.text in names:
-        arrays = [_open(archive, path, columns.text, "US")]
-        if columns.text2 in names:
-            arrays.append(_open(archive, path, columns.text2, "US"))
-        elif columns.text2 != Columns.text2:
-            raise absent(f"{path}:", "array", columns.text2, "text2", names)
-        shapes = [array.shape for array in arrays]
-        if len(shapes[0]) != 1 or shapes[0] != shapes[-1]:
-            raise InputError(f"{path}: text has shapes {shapes}, expected (n,) each; save one text a row")
-        rows = shapes[0][0]
-        return (tuple(_take(array, 1)[0].item() for array in arrays) for _ in range(rows)), rows
-    if "tokens" not in names:
+    chosen = columns.of_documents(names)
+    if chosen[0] not in names:
         raise absent(f"{path}:", "array 'tokens' and no array", columns.text, "text", names)
-    tokens = _open(archive, path, "tokens", "iu")
-    lengths = _open(archive, path, "lengths", "iu") if "lengths" in names else None
-    shape = tokens.shape[:-1] or (lengths.shape if lengths else ())  # of the documents
-    if not (len(shape) == 1 or len(shape) == 2 and shape[1] == 2) or lengths and lengths.shape != shape:
-        what = f"tokens has shape {tokens.shape}, lengths {lengths.shape if lengths else 'is not there'}"
+    if chosen[1] not in names and columns.text2 != Columns.text2:
+        raise absent(f"{path}:", "array", columns.text2, "text2", names)
+    kinds = "iuUS" if chosen[0] == columns.text else "iu"
+    arrays = [_open(archive, path, name, kinds) for name in chosen if name in names]
+    check_alike((array.dtype.kind in "US" for array in arrays), chosen, str(path))
+    if arrays[0].dtype.kind in "iu":
+        lengths = _open(archive, path, "lengths", "iu") if "lengths" in names else None
+        return _rows_of_ids(arrays, lengths, path)
+    shapes = [array.shape for array in arrays]
+    if len(shapes[0]) != 1 or shapes[0] != shapes[-1]:
+        raise InputError(f"{path}: text has shapes {shapes}, expected (n,) each; save one text a row")
+    rows = shapes[0][0]
+    return (tuple(_take(array, 1)[0].item() for array in arrays) for _ in range(rows)), rows
+
+
+def _rows_of_ids(arrays: list[_Array], lengths: _Array | None, path: Path) -> tuple[Iterator[tuple | InputError], int]:
+    """The documents of each row, and the number of rows. arrays: of both documents, or one for each"""
+    shapes = [array.shape for array in arrays]
+    if len(shapes) == 1:
+        shape = shapes[0][:-1] or (lengths.shape if lengths else ())  # of the documents
+        fits = len(shape) == 1 or len(shape) == 2 and shape[1] == 2
         expected = "(n, L), or one dimension with lengths (n,); for pairs (n, 2, L), and (n, 2)"
-        raise InputError(f"{path}: {what}; save {expected}")
-    if lengths is None:
-        if shape[0] and not prod(tokens.shape):  # a few bytes that promise any number of rows
-            raise InputError(f"{path}: tokens has shape {tokens.shape}, so every row is empty; save the ids")
-        return _padded_rows(tokens, None, path), shape[0]
-    rows_of = _padded_rows if len(tokens.shape) > 1 else _joined_rows
-    return rows_of(tokens, lengths, path), shape[0]
+    else:
+        shape = (*shapes[0][:1], 2)
+        fits = [len(each) for each in shapes] == [2, 2] and shapes[0][0] == shapes[1][0]
+        expected = "(n, L) each; they may have lengths (n, 2)"
+    if not fits or lengths and lengths.shape != shape:
+        what = ", ".join(f"{array.name} has shape {array.shape}" for array in arrays)
+        raise InputError(f"{path}: {what}, lengths {lengths.shape if lengths else 'is not there'}; save {expected}")
+    if lengths is None and shape[0] and not any(map(prod, shapes)):  # a few bytes that promise any number of rows
+        raise InputError(f"{path}: {arrays[0].name} has shape {shapes[0]}, so every row is empty; save the ids")
+    if lengths is None or len(shapes[0]) > 1:
+        return _padded_rows(arrays, lengths, path), shape[0]
+    return _joined_rows(arrays[0], lengths, path), shape[0]
 
 
 def _open_labels(
@@ -87,7 +110,7 @@ def _open_labels(
     try:
         if name not in names:
             raise absent(f"{path}:", "array", name, "label", names)
-        labels = _open(archive, path, name, "iubUS")
+        labels = _open(archive, path, name, "iubfUS")
         if labels.shape != (rows,):
             raise InputError(f"{path}: {name!r} has shape {labels.shape}, expected {(rows,)}; save one label a row")
     except InputError:
@@ -141,19 +164,23 @@ def _take(array: _Array, count: int) -> np.ndarray:
     return values
 
 
-def _padded_rows(tokens: _Array, lengths: _Array | None, path: Path) -> Iterator[tuple | InputError]:
-    """The documents of each row of tokens (n, L) or (n, 2, L), without their padding."""
-    documents, width = prod(tokens.shape[1:-1]), tokens.shape[-1]
-    for number in range(1, tokens.shape[0] + 1):
-        padded = _take(tokens, documents * width).reshape(documents, width)
+def _padded_rows(arrays: list[_Array], lengths: _Array | None, path: Path) -> Iterator[tuple | InputError]:
+    """The documents of each row of tokens (n, L) or (n, 2, L), or of two (n, L), without their padding."""
+    for number in range(1, arrays[0].shape[0] + 1):
+        padded = [
+            document
+            for array in arrays
+            for document in _take(array, prod(array.shape[1:])).reshape(prod(array.shape[1:-1]), array.shape[-1])
+        ]
         if lengths is None:
-            ends = [int(np.flatnonzero(document)[-1]) + 1 if document.any() else 0 for document in padded]
-        else:
-            ends = _take(lengths, documents).tolist()
-        if 0 <= min(ends) <= max(ends) <= width:
+            yield tuple(map(without_padding, padded))
+            continue
+        ends = _take(lengths, len(padded)).tolist()
+        if all(0 <= end <= len(document) for document, end in zip(padded, ends, strict=True)):
             yield tuple(document[:end] for document, end in zip(padded, ends, strict=True))
         else:
-            yield InputError(f"{path}: row {number} has lengths {ends}, but room for {width} tokens; mend its lengths")
+            room = " and ".join(str(array.shape[-1]) for array in arrays)
+            yield InputError(f"{path}: row {number} has lengths {ends}, but room for {room} tokens; mend its lengths")
 
 
 def _joined_rows(tokens: _Array, lengths: _Array, path: Path) -> Iterator[tuple | InputError]:
@@ -170,19 +197,20 @@ def _joined_rows(tokens: _Array, lengths: _Array, path: Path) -> Iterator[tuple 
             raise InputError(f"{what} tokens; mend lengths")
         yield tuple(_take(tokens, size) for size in sizes)
     if left:
-        raise InputError(f"{path}: tokens holds {left} more than lengths adds up to; mend lengths")
+        raise InputError(f"{path}: {tokens.name} holds {left} more than lengths adds up to; mend lengths")
 
 
-def _row_of_arrays(row: tuple | InputError, label: Any, place: str, number: int, labelled: bool) -> Row:
+def _row_of_arrays(row: tuple | InputError, label: Any, prefix: str, number: int, labelled: bool) -> Row:
+    place = f"{prefix}{number}"
     if isinstance(row, InputError):
         raise row
     documents = tuple(_document(document, place) for document in row)
     if isinstance(label, bytes):
-        label = decoded(label, place) if labelled else label.decode("utf-8", "surrogateescape")
-    return Row(place, number, documents, check_label(label, labelled, place))
+        label = decode_field(label, place) if labelled else label.decode("utf-8", "surrogateescape")
+    return Row(prefix, number, documents, check_label(label, labelled, place))
 
 
 def _document(document: np.ndarray | str | bytes, place: str) -> str | np.ndarray:
     if isinstance(document, np.ndarray):
-        return check_tokens(document, place)
-    return decoded(document, place) if isinstance(document, bytes) else check_text(document, place)
+        return check_ids(document, place)
+    return decode_field(document, place) if isinstance(document, bytes) else check_text(document, place)

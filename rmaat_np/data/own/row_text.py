@@ -11,7 +11,19 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import InputError
-from .row import MAX_RECORD, Columns, Row, absent, check_label, check_text, check_tokens, decoded, or_error
+from .row import (
+    MAX_RECORD,
+    Columns,
+    Row,
+    absent,
+    check_alike,
+    check_ids,
+    check_label,
+    check_text,
+    decode_field,
+    or_error,
+    without_padding,
+)
 
 _TWICE = "put the whole field in quotes and write each quote inside it twice"
 
@@ -31,12 +43,44 @@ def too_long(place: str) -> InputError:
 
 def read_table(file: BinaryIO, path: Path, columns: Columns, labelled: bool) -> Iterator[Row | InputError]:
     """The rows of a .tsv or .csv file, opened behind its byte order mark; see `rows.read_rows`."""
-    records = _records(file, path, b"\t" if path.suffix.lower() == ".tsv" else b",")
-    place = f"{path}: line 1"
+    delimiter = b"\t" if path.suffix.lower() == ".tsv" else b","
+    start = file.tell()
+    separated_by = _foreign_separator(read_line(file), delimiter)
+    file.seek(start)
+    records = _records(file, path, delimiter)
     _, first = next(records, (1, InputError(f"{path}: is empty; begin it with a line that names the columns")))
+    try:
+        header, places = _read_header(first, columns, labelled, f"{path}: line 1")
+    except InputError:
+        if separated_by:
+            raise InputError(f"{path}: line 1: its columns seem to be separated by {separated_by}") from None
+        raise
+    for number, fields in records:
+        yield or_error(_row_of_fields, fields, f"{path}: line ", number, places, len(header), labelled)
+
+
+def _foreign_separator(line: bytes, delimiter: bytes) -> str:
+    """What seems to separate the columns of a first line that holds no delimiter, with the remedy; or nothing."""
+    if delimiter in line:
+        return ""
+    ours, other, its_file = ("tabs", b",", ".csv") if delimiter == b"\t" else ("commas", b"\t", ".tsv")
+    for separator in (other, b";", b"|"):
+        if separator in line:
+            found = "tabs" if separator == b"\t" else repr(separator.decode())
+            return f"{found}; write {ours}" + (f", or name the file {its_file}" if separator == other else "")
+    return ""
+
+
+def _read_header(
+    first: list[bytes] | InputError, columns: Columns, labelled: bool, place: str
+) -> tuple[list[str], dict[str, int]]:
+    """The names of the columns, and the place of each that is used, by the option that names it.
+
+    Raises: InputError for one that is absent, or there twice.
+    """
     if isinstance(first, InputError):
         raise first
-    header = [decoded(field, place) for field in first]
+    header = [decode_field(field, place) for field in first]
     used = {"text": columns.text}
     if columns.text2 in header or columns.text2 != Columns.text2:
         used["text2"] = columns.text2
@@ -47,27 +91,26 @@ def read_table(file: BinaryIO, path: Path, columns: Columns, labelled: bool) -> 
             raise absent(place, "column", name, option, header)
         if header.count(name) > 1:
             raise InputError(f"{place} names column {name!r} twice; rename one of them")
-    places = {option: header.index(name) for option, name in used.items()}
-    for number, fields in records:
-        yield or_error(_row_of_fields, fields, f"{path}: line {number}", number, places, len(header), labelled)
+    return header, {option: header.index(name) for option, name in used.items()}
 
 
 def _row_of_fields(
-    fields: list[bytes] | InputError, place: str, number: int, places: dict[str, int], width: int, labelled: bool
+    fields: list[bytes] | InputError, prefix: str, number: int, places: dict[str, int], width: int, labelled: bool
 ) -> Row:
     """places: the number of the column, by the option that names it"""
+    place = f"{prefix}{number}"
     if isinstance(fields, InputError):
         raise fields
     if len(fields) != width:
         remedy = "put a text that holds separators in quotes, or mend the row"
         raise InputError(f"{place} has {len(fields)} columns, but the header has {width}; {remedy}")
-    documents = tuple(decoded(fields[places[option]], place) for option in ("text", "text2") if option in places)
+    documents = tuple(decode_field(fields[places[option]], place) for option in ("text", "text2") if option in places)
     label: str | None = None
     if labelled:
-        label = decoded(fields[places["label"]], place)
+        label = decode_field(fields[places["label"]], place)
     elif "label" in places:
         label = fields[places["label"]].decode("utf-8", "surrogateescape")  # an odd one becomes None
-    return Row(place, number, documents, check_label(label, labelled, place))
+    return Row(prefix, number, documents, check_label(label, labelled, place))
 
 
 def _records(
@@ -153,7 +196,7 @@ def read_jsonl(file: BinaryIO, path: Path, columns: Columns, labelled: bool) -> 
     """The rows of a .jsonl file; see `rows.read_rows`. The first good one decides what the others hold."""
     first: Row | None = None
     for number, line in _records(file, path, None):
-        row = or_error(_row_of_json, line, f"{path}: line {number}", number, columns, labelled)
+        row = or_error(_row_of_json, line, f"{path}: line ", number, columns, labelled)
         if isinstance(row, Row):
             first = first or row
             if _form(row) != _form(first):
@@ -166,10 +209,11 @@ def _form(row: Row) -> str:
     return f"{kind} of {len(row.documents)} {'document' if len(row.documents) == 1 else 'documents'}"
 
 
-def _row_of_json(line: list[bytes] | InputError, place: str, number: int, columns: Columns, labelled: bool) -> Row:
+def _row_of_json(line: list[bytes] | InputError, prefix: str, number: int, columns: Columns, labelled: bool) -> Row:
+    place = f"{prefix}{number}"
     if isinstance(line, InputError):
         raise line
-    text = decoded(line[0], place)
+    text = decode_field(line[0], place)
     try:
         values = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -179,28 +223,27 @@ def _row_of_json(line: list[bytes] | InputError, place: str, number: int, column
         raise InputError(f"{place} cannot be read as JSON ({error}); mend or remove it") from None
     if not isinstance(values, dict):
         raise InputError(f"{place} holds no JSON object but a {type(values).__name__}; write one object a line")
-    keys = [columns.text, columns.text2]
-    if columns.text not in values and "tokens" in values:
-        keys = ["tokens", "tokens2"]
-    elif columns.text not in values:
+    keys = columns.of_documents(values)
+    if keys[0] not in values:
         raise absent(place, "key 'tokens' and no key", columns.text, "text", values)
-    elif columns.text2 != Columns.text2 and columns.text2 not in values:
+    if keys[1] not in values and columns.text2 != Columns.text2:
         raise absent(place, "key", columns.text2, "text2", values)
     if labelled and columns.label not in values:
         raise absent(place, "key", columns.label, "label", values)
-    documents = tuple(_json_document(values[key], key, keys[0] == "tokens", place) for key in keys if key in values)
-    return Row(place, number, documents, check_label(values.get(columns.label), labelled, place))
+    text_too = keys[0] == columns.text
+    documents = tuple(_json_document(values[key], key, text_too, place) for key in keys if key in values)
+    check_alike(map(type, documents), keys, place)
+    return Row(prefix, number, documents, check_label(values.get(columns.label), labelled, place))
 
 
-def _json_document(value: Any, key: str, tokens: bool, place: str) -> str | np.ndarray:
-    if not tokens:
-        if not isinstance(value, str):
-            remedy = 'text stands in quotes, and a list of token ids is named "tokens"'
-            raise InputError(f"{place}: {key!r} is a {type(value).__name__}, not text; {remedy}")
+def _json_document(value: Any, key: str, text_too: bool, place: str) -> str | np.ndarray:
+    """Token ids, without the zeros at their end, or text where that may be too."""
+    if text_too and isinstance(value, str):
         return check_text(value, place)
     if not isinstance(value, list) or not {*map(type, value)} <= {int}:
-        raise InputError(f"{place}: {key!r} is not a list of whole numbers; write the ids as [5, 3, ...]")
+        what = "neither text nor a list of whole numbers" if text_too else "not a list of whole numbers"
+        raise InputError(f"{place}: {key!r} is {what}; write text in quotes, and token ids as [5, 3, ...]")
     try:
-        return check_tokens(np.array(value, dtype=np.int64), place)
+        return check_ids(without_padding(np.array(value, dtype=np.int64)), place)
     except OverflowError:
         raise InputError(f"{place}: {key!r} holds an id of more than 64 bits; number the symbols from 1") from None

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from ...errors import InputError
 from ..lookalike import START, describe, kind_of
 from ..sources import read_error
-from .row import MAX_RECORD, Columns, Row, decoded, or_error
-from .row_arrays import read_npz
+from .row import MAX_RECORD, Columns, Row, decode_field, or_error
+from .row_arrays import read_arrays
 from .row_text import read_jsonl, read_line, read_table, too_long
 
 BOM = b"\xef\xbb\xbf"
@@ -24,18 +24,19 @@ def read_rows(path: Path, columns: Columns, *, labelled: bool = True) -> Iterato
     """Yield the rows of a .tsv, .csv, .jsonl or .npz file in order; an unusable row as an InputError that names it.
 
     tsv, csv: a header, then rows; fields in quotes as RFC 4180 has them; UTF-8, with or without a byte order mark
-    jsonl: an object a line; text, or a list `tokens` (`tokens2` for pairs); other keys are left alone
-    npz: arrays of n rows: text of type U or S; or integers `tokens`, padded with 0 on the right (n, L), or end to end
-        with `lengths` (n,), which padded ones may have too. Pairs: (n, 2, L) and (n, 2). Other arrays are left alone.
+    jsonl: an object a line; text, or a list of token ids, whose zeros at the end are padding; other keys are left alone
+    npz: arrays of n rows: text of type U or S; or token ids, padded with 0 on the right (n, L), or end to end with
+        `lengths` (n,), which padded ones may have too. Pairs of ids: (n, 2, L) and (n, 2), or two padded arrays. Other
+        arrays are left alone.
     labelled: False where labels may be absent; one that cannot be used is None then
     Raises: InputError, with the first row, for a file that cannot be used at all; of a damaged .npz it may come later.
     """
     path = Path(path)
-    readers = {".tsv": read_table, ".csv": read_table, ".jsonl": read_jsonl, ".npz": read_npz}
+    readers = {".tsv": read_table, ".csv": read_table, ".jsonl": read_jsonl, ".npz": read_arrays}
     reader = readers.get(path.suffix.lower())
     if len({*astuple(columns)}) < 3:
         raise InputError(f"{path}: two of its columns have one name in {columns}; name three different ones")
-    with _opened(path) as file:
+    with _file_of_rows(path) as file:
         if reader is None:
             raise InputError(f"{path}: ends in {path.suffix!r}; rows are read from {', '.join(readers)}")
         yield from reader(file, path, columns, labelled)
@@ -56,12 +57,13 @@ def read_lines_of_text(file: BinaryIO, name: str, *, pair: bool = False) -> Iter
                     raise InputError(f"{name}: {describe(name, line[:START])}")
                 if not (line := line.removeprefix(BOM)):
                     return
-            yield or_error(_row_of_line, line, f"{name}: line {number}", number, pair)
+            yield or_error(_row_of_line, line, f"{name}: line ", number, pair)
     except OSError as error:
         raise read_error(f"{name}:", error, "restore it") from None
 
 
-def _row_of_line(line: bytes, place: str, number: int, pair: bool) -> Row:
+def _row_of_line(line: bytes, prefix: str, number: int, pair: bool) -> Row:
+    place = f"{prefix}{number}"
     if len(line) > MAX_RECORD:
         raise too_long(place)
     documents = [line.removesuffix(b"\n").removesuffix(b"\r")]
@@ -70,11 +72,11 @@ def _row_of_line(line: bytes, place: str, number: int, pair: bool) -> Row:
         if len(documents) != 2:
             tabs = len(documents) - 1
             raise InputError(f"{place} has {tabs} tabs; a pair is two documents with one tab between them")
-    return Row(place, number, tuple(decoded(document, place) for document in documents), None)
+    return Row(prefix, number, tuple(decode_field(document, place) for document in documents), None)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _file_of_rows(path: Path) -> Iterator[BinaryIO]:
     """The file, behind its byte order mark.
 
     Raises: InputError for what is no regular file, cannot be read, or is not what its name says.
