@@ -14,6 +14,7 @@ from .row import without_padding
 from .row_memory import documents_of, each_row, to_array
 
 KINDS = ("bytes", "symbols", "ids")
+LARGEST = 2**24  # of ids: each has a row in the model, whether it is used or not
 BYTES = 257  # ids of kind "bytes": byte b is token b + 1
 
 
@@ -179,7 +180,7 @@ def _encode_symbols(text: str, points: np.ndarray, tokens: np.ndarray, place: st
 
 
 def _encode_ids(document: str | bytes | np.ndarray, place: str) -> np.ndarray:
-    """Whole numbers from 1 to 2**31 - 2. The zeros at the end of a padded row are dropped."""
+    """Whole numbers from 1 to LARGEST. The zeros at the end of a padded row are dropped."""
     if not isinstance(document, np.ndarray):
         raise InputError(f"{place} is text, but the model reads whole numbers; give a list of token ids")
     if document.ndim != 1:
@@ -191,9 +192,13 @@ def _encode_ids(document: str | bytes | np.ndarray, place: str) -> np.ndarray:
         what = f"{document[0]!s:.40} of type {document.dtype}"
         raise InputError(f"{place} has {what}, but tokens are whole numbers; {remedy}")
     values = without_padding(document)
-    wrong = (values < 1) | (values > 2**31 - 2)
+    wrong = (values < 1) | (values > LARGEST)
     if wrong.any():
         value = values[np.argmax(wrong)]
-        reason = "which is padding; add 1 to every id" if value == 0 else "but tokens are 1 to 2**31 - 2"
+        reason = (
+            "which is padding; add 1 to every id"
+            if value == 0
+            else f"but ids are 1 to {LARGEST:,}; number them without gaps"
+        )
         raise InputError(f"{place} has token {value}, {reason}")
     return values.astype(np.uint32)
