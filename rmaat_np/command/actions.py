@@ -20,7 +20,12 @@ from ..training.execution import activate
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
-_DRAWN = {("recall", None), ("listops", "short"), ("pathfinder", "generated")}  # task and source= without files
+_DRAWN = {
+    ("recall", None),
+    ("memory", None),
+    ("listops", "short"),
+    ("pathfinder", "generated"),
+}  # task and source= without files
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 
 
