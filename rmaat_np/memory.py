@@ -5,9 +5,9 @@ mode        update, with r = retention_factors(T, mode)[t - 1]         source
 `integrate` memory_next = memory + r * (written - memory)              LTP read as integration (decided)
 `online`    the same with a factor that needs no T                     leaky integration (decided, beyond the paper)
 `none`      memory_next = written                                      what RMT does (arXiv:2207.06881)
-`learned`   the same as `integrate` with r of a gate: sigma(logit(r) + [memory, written] w + b), one for each token
-                                                                       LTP as a gate's prior (decided, beyond the paper)
+`learned`   memory_next = memory + g * (written - memory)              a gate, LTP its prior (decided, beyond the paper)
 
+g = sigma(logit(r) + [memory, written] w + b) reads the content: one number for each memory token.
 The table of the modes is `plasticity.RETENTION_MODES`.
 """
 
@@ -46,19 +46,19 @@ def memory_update_backward(dmemory_next, cache):
 
 
 def gated_update_forward(memory, written, w, b, *, prior):
-    """memory_next = memory + r (written - memory), r = sigma(logit(prior) + [memory, written] w + b) for each token.
+    """memory_next = memory + g (written - memory), g = sigma(logit(prior) + [memory, written] w + b) for each token.
 
-    The gate reads the content. With w = 0 and b = 0 it is `integrate` with the prior as its factor (decided).
+    The gate reads the content. With w = 0 and b = 0 it is the prior (decided).
 
     Shapes: memory, written (B, M, D); w (2D, 1); b (1); prior (B, 1, 1) in (0, 1) -> memory_next (B, M, D)
-    Cache: r, the change written - memory, and that of the gate's linear operation.
+    Cache: g, the change written - memory, and that of the gate's linear operation.
     """
     xp = backend.xp
     logit, cache = linear_forward(xp.concatenate([memory, written], axis=2), w, b)  # (B, M, 1)
     logit += xp.log(prior / (1.0 - prior))
-    r = 0.5 + 0.5 * xp.tanh(0.5 * logit)  # sigma, without an overflow
+    g = 0.5 + 0.5 * xp.tanh(0.5 * logit)  # sigma, without an overflow
     change = written - memory
-    return memory + r * change, {"gate": cache, "r": r, "change": change}
+    return memory + g * change, {"read": cache, "g": g, "change": change}
 
 
 def gated_update_backward(dmemory_next, cache):
@@ -66,8 +66,8 @@ def gated_update_backward(dmemory_next, cache):
 
     Shapes: dmemory_next (B, M, D) -> dmemory (B, M, D), dwritten (B, M, D), dw (2D, 1), db (1)
     """
-    r, D = cache["r"], dmemory_next.shape[2]
-    dr = (dmemory_next * cache["change"]).sum(axis=2, keepdims=True)
-    dread, dw, db = linear_backward(dr * r * (1.0 - r), cache["gate"])  # dsigma = r (1 - r)
-    dmemory = (1.0 - r) * dmemory_next + dread[:, :, :D]
-    return dmemory, r * dmemory_next + dread[:, :, D:], dw, db
+    g, D = cache["g"], dmemory_next.shape[2]
+    dg = (dmemory_next * cache["change"]).sum(axis=2, keepdims=True)
+    dread, dw, db = linear_backward(dg * g * (1.0 - g), cache["read"])  # sigma' = g (1 - g)
+    dmemory = (1.0 - g) * dmemory_next + dread[:, :, :D]
+    return dmemory, g * dmemory_next + dread[:, :, D:], dw, db

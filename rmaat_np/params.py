@@ -49,7 +49,7 @@ def _shapes_and_stds(cfg: Config) -> dict:
         # half the std of embed.token: then the first segments' writing is not drowned by these
         # (measured: lessons/results/README.md)
         spec |= {"memory.init": ((M, D), 0.25)} | _norm("memory.norm", D)
-        if cfg.retention == "learned":  # zeros: at first the gate is its prior, so the update is `integrate`
+        if cfg.retention == "learned":  # zeros: at first the gate is its prior
             spec |= {"memory.gate.weight": ((2 * D, 1), "zeros"), "memory.gate.bias": ((1,), "zeros")}
     if cfg.pooling == "mean":
         spec |= _norm("out.norm", D)

@@ -76,12 +76,12 @@ def describe_update(row: TracedRow, t: int) -> str:
     if row.mode == "none":
         return f"The memory update has no factor: the memory takes over all of what segment {t + 1} wrote."
     factor = float(row.factors[t])
-    name = f"RF({t + 1}, {row.num_segments})"
     if row.mode == "learned":
         return (
-            f"The prior of the gate, {name} within its bounds, is {factor:.2g}. The gate reads the memory and what "
-            f"segment {t + 1} wrote. It decides for each memory token how much of that the token takes over."
+            f"The prior of the gate is {factor:.2g}. The gate reads the memory and what segment {t + 1} wrote. "
+            "It decides for each memory token how much of that the token takes over."
         )
+    name = f"RF({t + 1}, {row.num_segments})"
     if row.mode == "online":
         name = f"of segment {t + 1}, which needs no total,"
     stays = RETENTION_MODES[row.mode].keeps_old and factor < 1

@@ -151,7 +151,7 @@ BUGS = {
         memory.gated_update_backward, "(dmemory_next * cache", "(0 * dmemory_next * cache", gradients("update learned"),
     ),
     "gated update: slope of sigma missing": (
-        memory.gated_update_backward, "dr * r * (1.0 - r)", "dr", gradients("update learned"),
+        memory.gated_update_backward, "dg * g * (1.0 - g)", "dg", gradients("update learned"),
     ),
     "gated update: gate's path to the old memory dropped": (
         memory.gated_update_backward, "dmemory_next + dread[:, :, :D]", "dmemory_next", gradients("update learned"),

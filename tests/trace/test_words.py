@@ -101,7 +101,7 @@ def test_the_memory_update_says_what_is_taken_over_and_kept(mode):
         assert said == "The memory update has no factor: the memory takes over all of what segment 2 wrote."
         return
     if mode == "learned":
-        assert said.startswith(f"The prior of the gate, RF(2, 3) within its bounds, is {row.factors[1]:.2g}. The gate")
+        assert said.startswith(f"The prior of the gate is {row.factors[1]:.2g}. The gate reads")
         return
     assert f"takes over {factor:.0f} % of what segment 2 wrote" in said
     assert (f"keeps {100 - factor:.0f} % of what it held" in said) == RETENTION_MODES[mode].keeps_old
