@@ -14,7 +14,7 @@ import numpy as np
 from .errors import InputError, check_integer
 
 _SATURATED = 0.06  # a cycle counts while its increment is at least this share of the first one
-_SATURATED_PRIOR = 1e-4  # a gate's prior: at 0 the logit is infinite, and no gate could open the memory
+_PRIOR_BOUND = 1e-5  # of a gate; RF is above it up to 15,000 segments
 
 
 @dataclass(frozen=True)
@@ -132,21 +132,14 @@ def _ltp_shares(total: int) -> tuple[float, ...]:
 
 def _online_factors(total: int):
     """r_t = (1 - k) / (1 - k^t): the share that a leaky integrator gives its newest input. It needs no T (decided)."""
-    return (1 - _kept_per_cycle()) / (1 - _kept_per_cycle() ** np.arange(1, total + 1))
+    model = MacroModel()
+    keep = exp(-model.leak_ltp * model.cycle / model.tau_ltp)
+    return (1 - keep) / (1 - keep ** np.arange(1, total + 1))
 
 
 def _gate_priors(total: int):
-    """(1 - k) k^(t-1): the increment of LTP in cycle t of fixed length, but at least 1e-4. It needs no T (decided).
-
-    LTP saturates after about twenty segments. From there on the gate alone opens the memory.
-    """
-    return np.maximum((1 - _kept_per_cycle()) * _kept_per_cycle() ** np.arange(total), _SATURATED_PRIOR)
-
-
-def _kept_per_cycle() -> float:
-    """k = exp(-gamma_l cycle / tau_pl): what LTP, a leaky integrator, keeps over one stimulus cycle."""
-    model = MacroModel()
-    return exp(-model.leak_ltp * model.cycle / model.tau_ltp)
+    """RF(t, T), kept away from 0 and 1, where the logit is infinite and no gate could differ from its prior."""
+    return np.clip(_ltp_shares(total), _PRIOR_BOUND, 1 - _PRIOR_BOUND)
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,7 @@ def retention_factors(T: int, mode: str = "integrate"):
         cycle t. RF falls with t and sums to 1.
     online: r_t = (1 - k) / (1 - k^t), k = exp(-gamma_l cycle / tau_pl): what LTP keeps over one cycle (decided).
     none: 1.
-    learned: the prior of the gate that decides, (1 - k) k^(t-1) but at least 1e-4 (decided).
+    learned: the prior of the gate that decides, RF(t, T) within 1e-5 .. 1 - 1e-5 (decided).
 
     Shapes: T a whole number, 1 or more -> (T,) float64 in (0, 1]
     Raises: InputError for another T or mode.

@@ -92,8 +92,6 @@ def test_retention_factors(total, factors):
 def test_retention_factors_of_a_stream():
     expected = [1.0, 0.6224593312018546, 0.506480391055654, 0.45505423392341127]
     np.testing.assert_allclose(rn.retention_factors(4, "online"), expected, **EXACT)
-    expected = [0.3934693402873666, 0.2386512185411911, 0.1447492810230125, 0.08779487691181713]
-    np.testing.assert_allclose(rn.retention_factors(4, "learned"), expected, **EXACT)
     assert rn.retention_factors(3, "none").tolist() == [1, 1, 1]
 
 
