@@ -36,7 +36,7 @@ class Config:
         per sequence; d_model D is divided among num_heads heads; d_ff is the feed-forward width.
     Switches: attention "astromorphic" | "softmax"; use_astro: H_astro; use_feedback: P = 1/C; alpha > 0: exponent of
         the astrocyte's response g; position_scale > 0: decay of r_ij per token; norm "pre" | "post";
-        retention "integrate" | "scale" | "online" | "none"; pooling "memory" | "mean"; segment_embedding;
+        retention "integrate" | "scale" | "online" | "none" | "learned"; pooling "memory" | "mean"; segment_embedding;
         pair: two documents per row; dropout in [0, 1).
     Raises: InputError that names the field and what it may be.
     """

@@ -28,7 +28,7 @@ from .layers import (
     relu_forward,
     sum_rows,
 )
-from .memory import memory_update_backward, memory_update_forward
+from .memory import gated_update_backward, gated_update_forward, memory_update_backward, memory_update_forward
 from .params import block_params
 from .segments import Segment
 
@@ -173,8 +173,12 @@ def segment_forward(params: dict, phi_r: list, cfg: Config, segment: Segment, me
     if M:
         norm = params["memory.norm.gain"], params["memory.norm.bias"]
         written, cache["memory_norm"] = layer_norm_forward(x[:, :M], *norm)
-        update = memory_update_forward(memory[:going], written[:going], segment.factor, cfg.retention)
-        memory_next, cache["update"] = update
+        kept, taken = memory[:going], written[:going]
+        if cfg.retention == "learned":
+            gate = params["memory.gate.weight"], params["memory.gate.bias"]
+            memory_next, cache["update"] = gated_update_forward(kept, taken, *gate, prior=segment.factor)
+        else:
+            memory_next, cache["update"] = memory_update_forward(kept, taken, segment.factor, cfg.retention)
     if cfg.pooling == "memory":
         readout = written[going:].mean(axis=1)
     else:
@@ -234,7 +238,11 @@ def _readout_backward(dmemory_next, dreadout, cache):
     dmemory_kept = None
     if M:
         dwritten = xp.zeros((batch, M, cfg.d_model), dtype=dreadout.dtype)
-        dmemory_kept, dwritten[:going] = memory_update_backward(dmemory_next, cache["update"])
+        if cfg.retention == "learned":
+            dmemory_kept, dwritten[:going], *gate_grads = gated_update_backward(dmemory_next, cache["update"])
+            grads["memory.gate.weight"], grads["memory.gate.bias"] = gate_grads
+        else:
+            dmemory_kept, dwritten[:going] = memory_update_backward(dmemory_next, cache["update"])
         if cfg.pooling == "memory":
             dwritten[going:] = dreadout[:, None] / M  # the mean over M tokens
         norm_grads = layer_norm_backward(dwritten, cache["memory_norm"])

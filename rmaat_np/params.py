@@ -17,6 +17,7 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
 
     Shapes (D, F, L, M, S, V as in Config, N = M + L, C classes):
         embed.token (V, D); embed.position (L, D); embed.segment (S, D); memory.init (M, D); memory.norm.* (D);
+        memory.gate.weight (2D, 1), memory.gate.bias (1), only with retention "learned";
         out.norm.* (D); blocks.i.norm1.*, norm2.* (D); attn.qkv (D, 3D); attn.rel (N, D); attn.out (D, D);
         mlp.in (D, F); mlp.out (F, D);
         head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
@@ -48,6 +49,8 @@ def _shapes_and_stds(cfg: Config) -> dict:
         # half the std of embed.token: then the first segments' writing is not drowned by these
         # (measured: lessons/results/README.md)
         spec |= {"memory.init": ((M, D), 0.25)} | _norm("memory.norm", D)
+        if cfg.retention == "learned":  # zeros: at first the gate is its prior
+            spec |= {"memory.gate.weight": ((2 * D, 1), "zeros"), "memory.gate.bias": ((1,), "zeros")}
     if cfg.pooling == "mean":
         spec |= _norm("out.norm", D)
     for i in range(cfg.num_layers):

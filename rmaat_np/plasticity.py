@@ -14,6 +14,7 @@ import numpy as np
 from .errors import InputError, check_integer
 
 _SATURATED = 0.06  # a cycle counts while its increment is at least this share of the first one
+_PRIOR_BOUND = 1e-5  # of a gate; RF is above it up to 15,000 segments
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,16 @@ def _online_factors(total: int):
     return (1 - keep) / (1 - keep ** np.arange(1, total + 1))
 
 
+def _gate_priors(total: int):
+    """RF(t, T), kept away from 0 and 1, where the logit is infinite and no gate could differ from its prior."""
+    return np.clip(_ltp_shares(total), _PRIOR_BOUND, 1 - _PRIOR_BOUND)
+
+
 @dataclass(frozen=True)
 class RetentionMode:
     """One way to update the memory between segments; `memory.py` holds the equations.
 
-    factors: T -> the factors r_t of the segments t = 1 .. T, (T,) in (0, 1]
+    factors: T -> the factors r_t of the segments t = 1 .. T, (T,) in (0, 1]; of `learned` the gate's priors
     keeps_old: does a part 1 - r_t of the old memory stay in the new one
     """
 
@@ -153,6 +159,7 @@ RETENTION_MODES = {
     "scale": RetentionMode(_ltp_shares, keeps_old=False),
     "online": RetentionMode(_online_factors, keeps_old=True),
     "none": RetentionMode(np.ones, keeps_old=False),
+    "learned": RetentionMode(_gate_priors, keeps_old=True),
 }
 
 
@@ -163,6 +170,7 @@ def retention_factors(T: int, mode: str = "integrate"):
         cycle t. RF falls with t and sums to 1.
     online: r_t = (1 - k) / (1 - k^t), k = exp(-gamma_l cycle / tau_pl): what LTP keeps over one cycle (decided).
     none: 1.
+    learned: the prior of the gate that decides, RF(t, T) within 1e-5 .. 1 - 1e-5 (decided).
 
     Shapes: T a whole number, 1 or more -> (T,) float64 in (0, 1]
     Raises: InputError for another T or mode.

@@ -132,13 +132,19 @@ def _batch_factors(cfg, tokens):
     return torch.nn.utils.rnn.pad_sequence(factors, batch_first=True)
 
 
-def _update_memory(memory, written, factor, retention):
+def _update_memory(memory, written, factor, params, retention):
     """mem_{t+1} of the retention modes. Shapes: memory, written (B, M, D), factor (B, 1, 1)."""
+
+    def learned():
+        read = torch.cat([memory, written], dim=2) @ params["memory.gate.weight"] + params["memory.gate.bias"]
+        return memory + torch.sigmoid(torch.logit(factor) + read) * (written - memory)
+
     updates = {
         "none": lambda: written,
         "scale": lambda: factor * written,
         "integrate": lambda: memory + factor * (written - memory),
         "online": lambda: memory + factor * (written - memory),
+        "learned": learned,
     }
     return updates[retention]()
 
@@ -165,7 +171,7 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
         else:
             written, read = segment(*arguments)
         z_next = read if cfg.pooling == "memory" else z + read
-        memory_next = _update_memory(memory, written, factors[:, t], cfg.retention)
+        memory_next = _update_memory(memory, written, factors[:, t], params, cfg.retention)
         if not full:  # a sequence that ended keeps its memory and its readout
             continuing = (t < totals)[:, None]
             z_next = torch.where(continuing, z_next, z)

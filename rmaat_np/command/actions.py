@@ -31,7 +31,7 @@ from ..training.scores import class_names, judge
 from . import options
 from .signals import exit_code, number_of, stop_requests
 
-_DRAWN = {("recall", None), ("listops", "short"), ("pathfinder", "generated")}  # task and source= without files
+_DRAWN = {("recall", None), ("memory", None), ("listops", "short"), ("pathfinder", "generated")}  # task, and source=
 COLUMNS = ("text_column", "text2_column", "label_column")  # of own data: a name that a file may have another way
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 

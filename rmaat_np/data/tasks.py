@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import InputError, check_integer
 from ..system.terminal import warn
-from . import image, listops, listops_generator, pathfinder, pathfinder_generator, recall, retrieval, text
+from . import image, listops, listops_generator, memory, pathfinder, pathfinder_generator, recall, retrieval, text
 from .dataset import SPLITS, Dataset
 from .own import files as own_files
 from .sources import locate
@@ -178,4 +178,9 @@ TASKS = {
         own_files.EXPECTED,
     ),
     "recall": Task(lambda options, *_: recall.load(**options), lambda *_: [], {"class_within": int, "length": int}),
+    "memory": Task(
+        lambda options, *_: memory.load(**options),
+        lambda *_: [],
+        {"kind": str, "class_within": int, "shortest": int, "length": int},
+    ),
 }

@@ -79,8 +79,9 @@ def _recording(
 
 def _updates(row: TracedRow) -> list[dict[str, str]]:
     """What the memory update after each segment but the last does: in short, and in a sentence."""
+    verb = "prior" if row.mode == "learned" else "takes over"
     return [
-        {"short": f"takes over {percent(float(factor))}", "says": describe_update(row, t)}
+        {"short": f"{verb} {percent(float(factor))}", "says": describe_update(row, t)}
         for t, factor in enumerate(row.factors[:-1])
     ]
 

@@ -22,7 +22,8 @@ class TracedRow:
 
     Shapes:
         tokens: (n,) ids, padding included
-        factors: (T,), what the memory update after each of the T segments multiplies by; the last one has no effect
+        factors: (T,), what the memory update after each of the T segments multiplies by, or the prior of its gate;
+            the last one has no effect
         log_shares: (C,) the natural logarithms of the softmax of the logits, dropout of the step included
     """
 

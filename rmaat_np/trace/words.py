@@ -76,6 +76,11 @@ def describe_update(row: TracedRow, t: int) -> str:
     if row.mode == "none":
         return f"The memory update has no factor: the memory takes over all of what segment {t + 1} wrote."
     factor = float(row.factors[t])
+    if row.mode == "learned":
+        return (
+            f"The prior of the gate is {factor:.2g}. The gate reads the memory and what segment {t + 1} wrote. "
+            "It decides for each memory token how much of that the token takes over."
+        )
     name = f"RF({t + 1}, {row.num_segments})"
     if row.mode == "online":
         name = f"of segment {t + 1}, which needs no total,"
@@ -94,7 +99,10 @@ def _update_line(row: TracedRow) -> str:
         return "one segment holds the whole row, so the memory is never updated"
     if len(shares) > 6:
         shares = [*shares[:4], "...", shares[-1]]
-    return f"what the memory takes over of what each segment writes (retention factors): {', '.join(shares)}"
+    what = "what the memory takes over of what each segment writes (retention factors)"
+    if row.mode == "learned":
+        what = "the prior of the gate that decides what the memory takes over of what each segment writes"
+    return f"{what}: {', '.join(shares)}"
 
 
 def describe_answer(row: TracedRow, place: str, classes: tuple[str, ...]) -> str:

@@ -547,7 +547,7 @@ def test_data_folder_that_is_not_there(call, more):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("task", ["recall", "listops", "pathfinder"])
+@pytest.mark.parametrize("task", ["recall", "memory", "listops", "pathfinder"])
 def test_data_folder_from_which_nothing_is_read(capsys, monkeypatch, task):
     monkeypatch.setattr(actions, "load_dataset", lambda *_: None)
     Path("dat").mkdir()

@@ -9,6 +9,7 @@ from rmaat_np.data import (
     listops,
     listops_generator,
     load_dataset,
+    memory,
     pathfinder,
     pathfinder_generator,
     recall,
@@ -154,6 +155,12 @@ def test_every_reader_checks_its_numbers(task, name, value, tmp_path):
         (lambda folder: recall.load(length=128.0), "length is 128.0"),
         (lambda folder: recall.load(seed=-1), "seed is -1"),
         (lambda folder: recall.load(rows=(5, 0, 5)), "rows is 0"),
+        (lambda folder: memory.load("first"), "kind is 'first', but it must be one of one, last"),
+        (lambda folder: memory.load(shortest=0), "shortest is 0"),
+        (lambda folder: memory.load(shortest=9, length=8), "shortest 9 exceeds length 8"),
+        (lambda folder: memory.load(class_within=0), "class_within is 0"),
+        (lambda folder: memory.load(seed=-1), "seed is -1"),
+        (lambda folder: memory.load(rows=(5, 0, 5)), "rows is 0"),
         (lambda folder: listops_generator.generate(5, -1, 5, 20), "seed is -1"),
         (lambda folder: listops_generator.generate(5.0, 0, 5, 20), "count is 5.0"),
         (lambda folder: listops_generator.load_short(folder, min_length=5, max_length=20.5), "max_length is 20.5"),
@@ -168,10 +175,10 @@ def test_every_generator_checks_its_numbers(draw, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("task", [*sorted(FILES), "recall"])
+@pytest.mark.parametrize("task", [*sorted(FILES), "recall", "memory"])
 def test_every_decoder_refuses_what_is_no_id(task):
     """A byte would wrap, a negative id would count from the end of a table."""
-    dataset = expected(task) if task in FILES else recall.load(rows=(5, 5, 5))
+    dataset = expected(task) if task in FILES else {"recall": recall, "memory": memory}[task].load(rows=(5, 5, 5))
     good = dataset.train.sequence(0).astype(np.int64)
     assert dataset.decode(good) == dataset.decode(good.tolist())
     for wrong in (dataset.vocab_size, -1, 1.5, 2**40):
@@ -196,6 +203,7 @@ def test_a_byte_that_would_wrap_to_padding():
     ("task", "options", "message"),
     [
         ("recall", {"x": 1}, "x is no data option of task recall; there are class_within, length"),
+        ("memory", {"kind": "first"}, "kind is 'first'"),
         ("recall", None, "options of task recall are None"),
         ("listops", {"source": "short"}, "the data option min_length is missing"),
         ("listops", {"max_lenght": 3}, "max_lenght is no data option"),

@@ -24,6 +24,8 @@ SWITCHES = {
     "scale": {"retention": "scale"},
     "online": {"retention": "online"},
     "none": {"retention": "none"},
+    "learned": {"retention": "learned"},
+    "learned mean": {"retention": "learned", "pooling": "mean"},
     "mean": {"pooling": "mean"},
     "no memory": {"pooling": "mean", "num_memory": 0},
     "no segment embedding": {"segment_embedding": False},

@@ -10,6 +10,7 @@ from rmaat_np.plasticity import RETENTION_MODES
 from rmaat_np.segments import Segment
 
 FACTOR = np.array([0.25, 1.0, 0.6])[:, None, None]
+PRIOR = np.array([0.25, 0.9, 0.6])[:, None, None]
 PADDED = [[1, 0, 2], [3, 4, 0], [2, 5, 6]]
 WHOLE = [[1, 1, 2], [3, 4, 1], [2, 5, 6]]
 SHORT = [[1, 0], [3, 4], [2, 5]]
@@ -24,6 +25,7 @@ def segment_pair(tokens, num_continuing, dropout_key=None, t=1, **switches) -> P
     names = [f"phi_r {layer}" for layer in range(cfg.num_layers)] if cfg.astro else []
     rng = np.random.default_rng(6)
     phi_r = {name: rng.random((M + cfg.segment_length, cfg.d_model)) for name in names}
+    factor = PRIOR if cfg.retention == "learned" else FACTOR
     mask = np.concatenate([np.ones((batch, M)), tokens != 0], axis=1)[:, :, None]
 
     def forward(inputs):
@@ -32,7 +34,7 @@ def segment_pair(tokens, num_continuing, dropout_key=None, t=1, **switches) -> P
             index=t,
             tokens=on_device(tokens),
             mask=None if mask.all() else on_device(mask.astype(dtype)),
-            factor=on_device(FACTOR[:num_continuing].astype(dtype)),
+            factor=on_device(factor[:num_continuing].astype(dtype)),
             num_continuing=num_continuing,
             dropout_key=on_device(dropout_key),
         )
@@ -52,12 +54,20 @@ def segment_pair(tokens, num_continuing, dropout_key=None, t=1, **switches) -> P
 
 
 MEMORIES = normal(memory=(3, 2, 4), written=(3, 2, 4))
-UPDATES = {mode: pair_of(memory, "memory_update", MEMORIES, factor=FACTOR, mode=mode) for mode in RETENTION_MODES}
+UPDATES = {
+    mode: pair_of(memory, "memory_update", MEMORIES, factor=FACTOR, mode=mode)
+    for mode in RETENTION_MODES
+    if mode != "learned"
+}
+GATED = pair_of(memory, "gated_update", MEMORIES | normal(w=(8, 1), b=(1,)), prior=PRIOR)
 PAIRS = {
     **{f"update {mode}": pair for mode, pair in UPDATES.items()},
+    "update learned": GATED,
     **{f"segment {mode}": segment_pair(PADDED, 2, retention=mode) for mode in RETENTION_MODES},
     "segment, all go on": segment_pair(WHOLE, 3),
     "segment, none goes on": segment_pair(PADDED, 0),
+    "segment, learned, none goes on": segment_pair(PADDED, 0, retention="learned"),
+    "segment, learned, mean, dropout": segment_pair(PADDED[:2], 1, KEY, retention="learned", pooling="mean"),
     "segment, short": segment_pair(SHORT, 1),
     "segment, one sequence": segment_pair(PADDED[:1], 0, t=0),
     "segment, post, dropout": segment_pair(PADDED[:2], 1, KEY, norm="post"),

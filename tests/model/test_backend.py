@@ -32,6 +32,7 @@ SWITCHES = [
     {"retention": "scale"},
     {"retention": "online"},
     {"retention": "none"},
+    {"retention": "learned"},
     {"pooling": "mean"},
     {"pooling": "mean", "num_memory": 0},
     {"pair": True},

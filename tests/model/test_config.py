@@ -24,7 +24,7 @@ COUNTS = {
 ALLOWED = {
     "attention": ("astromorphic", "softmax"),
     "norm": ("pre", "post"),
-    "retention": ("integrate", "scale", "online", "none"),
+    "retention": ("integrate", "scale", "online", "none", "learned"),
     "pooling": ("memory", "mean"),
 }
 POSITIVE = ("alpha", "position_scale")

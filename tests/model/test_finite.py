@@ -87,7 +87,13 @@ def test_training_at_the_smallest_shapes(case, attention):
     else:
         tokens = rng.integers(1, 9, shape)
     labels = rng.integers(0, 3, len(tokens))
-    for norm, retention in (("pre", "integrate"), ("post", "scale"), ("pre", "none"), ("pre", "online")):
+    for norm, retention in (
+        ("pre", "integrate"),
+        ("post", "scale"),
+        ("pre", "none"),
+        ("pre", "online"),
+        ("pre", "learned"),
+    ):
         sizes = {"d_model": 8, "num_heads": 2, "d_ff": 6, "segment_length": 4, "num_segments": 3, "num_memory": 2}
         options = {"attention": attention, "norm": norm, "retention": retention, "dropout": 0.1}
         cfg = Config(vocab_size=9, num_classes=3, **sizes | options | changes)

@@ -114,6 +114,15 @@ def test_online_starts_at_1_and_never_falls_to_0():
     np.testing.assert_array_equal(retention_factors(5, "online"), factors[:5])  # T is not needed
 
 
+def test_priors_of_a_gate_are_the_shares_without_0_and_1():
+    for total in (2, 16, 2000):
+        np.testing.assert_array_equal(retention_factors(total, "learned"), retention_factors(total))
+    assert retention_factors(1, "learned").tolist() == [1 - 1e-5]
+    priors, shares = retention_factors(10**5, "learned"), retention_factors(10**5)
+    assert priors.min() == 1e-5 and shares.min() < 1e-5
+    np.testing.assert_array_equal(priors[shares > 1e-5], shares[shares > 1e-5])
+
+
 def test_none_replaces_the_memory():
     np.testing.assert_array_equal(retention_factors(4, "none"), np.ones(4))
 

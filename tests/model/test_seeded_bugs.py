@@ -157,6 +157,22 @@ BUGS = {
     "memory update: factor missing": (
         memory.memory_update_backward, "dmemory, factor *", "dmemory, 1.0 *", gradients("update scale"),
     ),
+    "gated update: gate's gradient dropped": (
+        memory.gated_update_backward, "(dmemory_next * cache", "(0 * dmemory_next * cache", gradients("update learned"),
+    ),
+    "gated update: slope of sigma missing": (
+        memory.gated_update_backward, "dg * g * (1.0 - g)", "dg", gradients("update learned"),
+    ),
+    "gated update: gate's path to the old memory dropped": (
+        memory.gated_update_backward, "dmemory_next + dread[:, :, :D]", "dmemory_next", gradients("update learned"),
+    ),
+    "gated update: gate's path to the written memory dropped": (
+        memory.gated_update_backward, "dmemory_next + dread[:, :, D:]", "dmemory_next", gradients("update learned"),
+    ),
+    "gated update: paths of the two memories mixed up": (
+        memory.gated_update_forward, "concatenate([memory, written]", "concatenate([written, memory]",
+        gradients("update learned"),
+    ),
     "segment: path around the segment dropped": (
         model.segment_backward, "dmemory[: segment.num_continuing] += dmemory_kept", "pass",
         gradients("segment integrate"),

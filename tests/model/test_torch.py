@@ -33,6 +33,8 @@ SWITCHES = [
     {"retention": "online"},
     {"retention": "online", "pooling": "mean", "pair": True},
     {"retention": "none"},
+    {"retention": "learned"},
+    {"retention": "learned", "pooling": "mean", "pair": True},
     {"pooling": "mean"},
     {"segment_embedding": False},
     {"num_memory": 0, "pooling": "mean"},

@@ -88,7 +88,8 @@ def test_the_answer_in_words_of_the_task(label):
 
 def test_every_task_names_all_its_answers_or_none():
     counts = {name: len(task.classes) for name, task in TASKS.items()}
-    assert counts == {"listops": 0, "text": 2, "retrieval": 2, "image": 10, "pathfinder": 2, "own": 0, "recall": 0}
+    named = {"text": 2, "retrieval": 2, "image": 10, "pathfinder": 2}
+    assert counts == named | dict.fromkeys(("listops", "own", "recall", "memory"), 0)
 
 
 @pytest.mark.parametrize("mode", RETENTION_MODES)
@@ -99,6 +100,9 @@ def test_the_memory_update_says_what_is_taken_over_and_kept(mode):
     said, factor = describe_update(row, 1), 100 * row.factors[1]
     if mode == "none":
         assert said == "The memory update has no factor: the memory takes over all of what segment 2 wrote."
+        return
+    if mode == "learned":
+        assert said.startswith(f"The prior of the gate is {row.factors[1]:.2g}. The gate reads")
         return
     assert f"takes over {factor:.0f} % of what segment 2 wrote" in said
     assert (f"keeps {100 - factor:.0f} % of what it held" in said) == RETENTION_MODES[mode].keeps_old
@@ -131,6 +135,16 @@ def test_many_updates_take_one_line_and_one_segment_has_none():
         lines = word_lines(steps, trace_row(params, cfg, cut, labels, 0, 0), "")
         assert fragment in lines[1] and len(lines[1]) < 120
     assert "0 of 1 segments again" in lines[4] and "less" not in lines[4]
+
+
+def test_of_a_gate_the_prior_is_shown():
+    cfg = config(retention="learned")
+    params, tokens, labels = batch(cfg)
+    steps = {method: trace_step(params, cfg, tokens, labels, method) for method in ("amrb", "bptt")}
+    row = trace_row(params, cfg, tokens, labels, 0, 0)
+    prior = f"{100 * row.factors[0]:.0f} %"
+    assert word_lines(steps, row, "")[1].startswith("the prior of the gate") and prior in word_lines(steps, row, "")[1]
+    assert page._updates(row)[0]["short"] == f"prior {prior}"
 
 
 def test_a_pair_task_is_recorded_with_the_words_of_its_answers():

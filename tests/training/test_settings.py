@@ -37,6 +37,8 @@ def longest_row(task, chosen) -> int:
     """In tokens; ListOps' limits are those of LRA's generator, themselves excluded."""
     if task == "recall":
         return 128
+    if task == "memory":
+        return chosen.data["length"]
     if task in ("image", "pathfinder", "own"):  # own: as long as its quick preset reads
         return 32 * 32
     return chosen.data.get("max_length", 2000) - (task == "listops")
