@@ -91,8 +91,8 @@ hint = "It enters with r[7]. Each LATER update t keeps the part 1 - r[t] of it: 
 weight_8 = your_turn(answer, left["integrate"][-1, 8], hint)
 
 # %% [markdown]
-# > *Predict, then run: whose weight is the largest after 16 updates, in each of the four modes? Do the weights of the
-# > 16 segments sum to 1, as the factors do?*
+# > *Predict, then run: whose weight is the largest after 16 updates, in each of the four modes without a gate? Do the
+# > weights of the 16 segments sum to 1, as the factors do?*
 
 # %%
 for mode in modes:

@@ -93,7 +93,7 @@ def relative_features(w, scale):
 
 
 def memory_update(memory, written, factor, mode):
-    """05a. The memory tokens for the next segment, in four modes.
+    """05a. The memory tokens for the next segment, in the four modes without a gate.
 
     "integrate", "online": memory + factor (written - memory);  "scale": factor * written;  "none": written
     Why must the old memory stay as it was?
