@@ -10,12 +10,14 @@ one is asked for.
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import rmaat_np as rn
 from rmaat_np.data import memory
 from rmaat_np.system.machine import describe
