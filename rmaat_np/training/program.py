@@ -10,6 +10,7 @@ from threading import Event
 from .. import backend
 from ..data.dataset import Dataset
 from ..errors import InputError
+from ..processor import freed_memory_kept
 from ..system.machine import default_workers
 from ..system.terminal import progress_bar
 from . import loop
@@ -46,7 +47,7 @@ def train(
     )
     stop = Event()
     call = partial(train_with_bar, run, data, execution, stop.is_set, report, partial(warnings.warn, stacklevel=2))
-    with backend.one_blas_thread():
+    with backend.one_blas_thread(), freed_memory_kept():
         if sys.gettrace() is not None:  # a debugger watches this thread
             return call()
         with ThreadPoolExecutor(1) as pool:

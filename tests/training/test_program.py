@@ -35,7 +35,7 @@ def begin(folder, own, **train):
     return rn.new_run(folder, rn.Config(**own.sizes, **SHAPE, num_memory=2), own, **TRAIN | train)
 
 
-def test_from_rows_to_answers(tmp_path, own):
+def test_from_rows_to_answers(tmp_path, own, cut_for_workers):
     lines = []
     result = rn.train(begin(tmp_path / "run", own), own, workers=2, report=lines.append)
     assert result["steps"] == 12 and json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))["task"] == "own"
@@ -48,7 +48,7 @@ def test_from_rows_to_answers(tmp_path, own):
     assert all(np.array_equal(params[name], best[name]) for name in params)  # of a run's folder, the best
 
 
-def test_the_same_bits_as_the_loop_that_the_command_runs(tmp_path, own):
+def test_the_same_bits_as_the_loop_that_the_command_runs(tmp_path, own, cut_for_workers):
     rn.train(begin(tmp_path / "one", own), own, workers=2, replay_budget=0)
     loop.train(begin(tmp_path / "two", own), own, Execution(workers=2))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")

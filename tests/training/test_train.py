@@ -437,7 +437,7 @@ def test_an_automatic_budget_is_told_saved_and_spent(tmp_path, data, whole, monk
         assert result["replay_budget_bytes"] == 0 and lines[0].startswith("step ")
 
 
-def test_two_workers_are_deterministic(tmp_path, data, whole):
+def test_two_workers_are_deterministic(tmp_path, data, whole, cut_for_workers):
     for name in ("one", "two"):
         loop.train(start(tmp_path / name, data), data, Execution(workers=2))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
