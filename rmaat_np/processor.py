@@ -92,7 +92,7 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        _give_back_freed_memory()
+        _end_block()
 
 
 def keep_freed_memory() -> None:
@@ -105,7 +105,13 @@ def keep_freed_memory() -> None:
             libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _give_back_freed_memory() -> None:
+def give_back_freed_memory() -> None:
+    """Give all that is free back to the system now, also inside of blocks: for measurements."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _end_block() -> None:
     global _keepers
     with _lock:
         _keepers -= 1

@@ -18,7 +18,7 @@ from typing import Any
 from .. import backend
 from ..errors import InputError
 from ..system.files import write_atomically
-from ..system.machine import default_workers, describe
+from ..system.machine import default_workers, describe, describe_blas
 from ..system.terminal import Parser, progress_bar, tell
 from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
 from .ranks import (
@@ -29,7 +29,17 @@ from .ranks import (
     model_rows,
     ranks_table,
 )
-from .tables import CONTENDERS, check_targets, draw_long, long_table, speed_table, summarise, table, target_table
+from .tables import (
+    CONTENDERS,
+    KEEPING,
+    check_targets,
+    draw_long,
+    long_table,
+    speed_table,
+    summarise,
+    table,
+    target_table,
+)
 
 _LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
 LONG_LENGTHS = [2**k for k in range(14, 21)]
@@ -81,7 +91,9 @@ def compare(configs: list[str], contenders: list[str], rounds: int, conditions: 
                     bar.set_description(f"{config} {contender}")
                     runs[contender].append(in_own_process("measure", contender, config, conditions))
                     bar.update()
-            rows += [{"config": config, "contender": name} | summarise(results) for name, results in runs.items()]
+            for name, results in runs.items():
+                row = {"config": config, "contender": name, "keeps_freed_memory": name in KEEPING}
+                rows.append(row | summarise(results))
     return rows
 
 
@@ -186,8 +198,9 @@ def run(options: argparse.Namespace) -> None:
     backend.use(options.backend)
     conditions = Conditions(**{field.name: getattr(options, field.name) for field in fields(Conditions)})
     told = {name: getattr(options, name) for name in ("threads", "backend", "dtype", "tf32")}
-    report = {"machine": describe()} | told
-    tell(f"{report['machine']}; " + ", ".join(f"{name} {value}" for name, value in told.items()) + "\n")
+    report = {"machine": describe(), "blas": describe_blas()} | told
+    conditions_told = ", ".join(f"{name} {value}" for name, value in told.items())
+    tell(f"{report['machine']}; NumPy's products by {report['blas']}; {conditions_told}\n")
     if options.ranks:
         _several_ranks(options, conditions, report)
     else:
@@ -217,6 +230,8 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
         contenders = [name for name in CONTENDERS if torch_is_installed() or not is_torch(name)]
         if len(contenders) < len(CONTENDERS):
             tell("PyTorch is not installed: this package is measured alone\n")
+        if options.long:  # torch.compile unrolls the loop over segments, and would take hours
+            contenders = [name for name in contenders if name not in ("amrb-library", "torch-compile")]
     if options.long:
         report["rows"] = _long_sequences(contenders, conditions)
         tell("\n" + long_table(report["rows"]))
@@ -224,6 +239,11 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
     else:
         report["rows"] = compare(options.configs, contenders, options.rounds, conditions)
         tell(speed_table(report["rows"]) + "\n")
+        told = ", ".join(name for name in contenders if name in KEEPING)
+        tell(f"keep freed memory from step to step: {told or 'none'}\n")
+        for row in report["rows"]:
+            if "compile_seconds" in row:
+                tell(f"{row['config']}: torch.compile took {row['compile_seconds']} s for its first step\n")
         if targets := check_targets(report["rows"]):
             tell(target_table(targets) + "\n")
         if any(map(is_torch, contenders)):

@@ -7,13 +7,14 @@ import platform
 import re
 from contextlib import suppress
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
 from .. import backend
 from ..processor import control_groups, cores, keep_freed_memory, read
 
-__all__ = ["PeakMemory", "default_workers", "describe", "free_memory", "keep_freed_memory"]
+__all__ = ["PeakMemory", "default_workers", "describe", "describe_blas", "free_memory", "keep_freed_memory"]
 
 
 def describe() -> str:
@@ -26,6 +27,19 @@ def describe() -> str:
     if backend.name == "cupy":
         parts += [_card(), f"CuPy {backend.xp.__version__}"]
     return ", ".join([*parts, f"Python {platform.python_version()}", f"NumPy {np.__version__}", torch])
+
+
+def describe_blas() -> str:
+    """The library of NumPy's matrix products, and the processor whose kernels it chose where threadpoolctl tells it."""
+    try:
+        from threadpoolctl import threadpool_info
+
+        (found,) = [info for info in threadpool_info() if info["user_api"] == "blas" and "numpy" in info["filepath"]]
+        return f"{found['internal_api']} {found['version']}, kernels for {found.get('architecture', 'any processor')}"
+    except Exception:  # not installed, or a broken installation, which can raise anything; or NumPy has another library
+        built: Any = np.show_config(mode="dicts")
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        return f"{blas.get('name', 'unknown BLAS')} {blas.get('version', '')}".strip()
 
 
 def default_workers() -> int:
