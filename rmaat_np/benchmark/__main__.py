@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..system.files import write_atomically
 from ..system.machine import default_workers, describe, describe_blas
 from ..system.terminal import Parser, progress_bar, tell
+from .check_out import check_out
 from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
 from .ranks import (
     compare_ranks,
@@ -47,22 +48,26 @@ _LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 REMEDY = "pip install torch, or measure --contenders amrb bptt"
 
 
-def in_own_process(work: str, contender: str, config: str, conditions: Conditions) -> dict:
+def in_own_process(work: str, contender: str, config: str, conditions: Conditions, limit: float | None = None) -> dict:
     """Do a piece of work in a fresh process.
 
-    work: "measure" or "agreement"; config: as of `configuration`
+    work: "measure" or "agreement"; config: as of `configuration`; limit: seconds after which the process is ended
     -> what the function of that name returned, or {"error": one line}
     """
     threads = {"OPENBLAS_NUM_THREADS": str(conditions.threads if is_torch(contender) else 1)}
     threads |= {"OMP_NUM_THREADS": str(conditions.threads)}
     request = {"work": work, "contender": contender, "config": config, "conditions": asdict(conditions)}
-    done = subprocess.run(
-        [sys.executable, "-m", "rmaat_np.benchmark", "--child", json.dumps(request)],
-        env=os.environ | threads,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rmaat_np.benchmark", "--child", json.dumps(request)],
+            env=os.environ | threads,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"took longer than {limit:.0f} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["killed"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])
@@ -136,6 +141,9 @@ def _make_parser() -> Parser:
     parser.add_argument("--ranks", nargs="+", type=int, metavar="R", help=text)
     parser.add_argument("--picture", metavar="PNG", help="with --ranks: draw the model")
     parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
+    text = "instead: all that can be checked and measured of this machine's card, or else of its processor, in ten "
+    text += "minutes, as a report in this folder"
+    parser.add_argument("--check-out", metavar="OUT", help=text)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
 
@@ -185,6 +193,9 @@ def main(argv: list[str] | None = None) -> int:
             result = _do_request(json.loads(options.child))
             if result is not None:
                 print(json.dumps(result))
+        elif options.check_out:
+            check_out(Path(options.check_out), in_own_process, torch_is_installed())
+            tell(f"{options.check_out}/report.md: what was found; report.json has the numbers")
         else:
             run(options)
     except (InputError, backend.BackendError) as error:

@@ -15,6 +15,7 @@ from ..params import init_params
 from ..processor import give_back_freed_memory
 from ..step import loss_and_grads
 from ..system.machine import PeakMemory, keep_freed_memory
+from ..training.settings import resolve
 from .tables import KEEPING
 
 __all__ = ["Conditions", "agreement", "configuration", "measure", "random_batch"]
@@ -53,7 +54,13 @@ class Conditions:
 
 
 def configuration(name: str) -> tuple[int, Config]:
-    """Batch size and Config of one of CONFIGS, or of one long sequence: "long:TOKENS"."""
+    """Batch size and Config of one of CONFIGS, of one long sequence, "long:TOKENS", or of LRA's own: "preset:ROWS".
+
+    The last one is the preset lra of ListOps without its dropout, which PyTorch's model has not.
+    """
+    if name.startswith("preset:"):
+        fields = resolve("listops", "lra", "rmaat", {"dropout": 0.0}).fields
+        return int(name.removeprefix("preset:")), Config(vocab_size=32, num_classes=10, **fields)
     if name.startswith("long:"):
         segments = int(name.removeprefix("long:")) // _LONG_SEGMENT
         shape = {"segment_length": _LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}

@@ -9,8 +9,8 @@ __all__ = ["check_targets", "draw_long", "long_table", "speed_table", "summarise
 
 # amrb, bptt: as the command computes them, keeping freed memory from step to step, as PyTorch's model may too here;
 # amrb-library: as in a program that calls loss_and_grads; torch: plain eager autograd; torch-compile: by torch.compile;
-# torch-checkpoint: with one checkpoint per segment; -skip: without the token rows of the last block, as this package does
-# it; a memory readout never sees them, but a first version in PyTorch would compute them
+# torch-checkpoint: with one checkpoint per segment; -skip: without the token rows of the last block, as here;
+# a memory readout never sees them, but a first version in PyTorch would compute them
 CONTENDERS = (
     "amrb", "amrb-library", "bptt", "torch", "torch-compile", "torch-checkpoint", "torch-skip", "torch-checkpoint-skip",
 )  # fmt: skip
