@@ -237,7 +237,7 @@ finally:
 # - *"I timed the line, it took 10 µs."* That was the launch. Ask for a number at the end of what you time.
 # - *"The tests with the stand-in pass, so it works on a GPU."* It shows that only CuPy's functions are used, and how
 #   often the host waits. It knows nothing of kernels, their rounding or device memory. `python -m pytest -m gpu` tests
-#   those.
+#   those. With a card at hand, run `python -m rmaat_np.benchmark --check-out OUT`, ten minutes, and send us the folder.
 
 # %%
 assert refused == list(attempts), "the stand-in let something pass that CuPy refuses"

@@ -1,6 +1,7 @@
 """How a batch of ragged sequences is cut into shards and segments, on the host, before anything is computed."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from .dropout import DropoutKey
 from .errors import InputError
 from .plasticity import retention_factors
 
-# Rows of width 64 in a shard. With fewer rows, threads wait for each other between many short operations. With more,
-# the arrays no longer fit the processor's cache. Of 700, 1100, 2200 and 4400 rows, 2200 was fastest or within 4 % of
-# the fastest in every benchmark.
+# The most rows of width 64 in a shard. With more, its arrays no longer fit the processor's cache. Of 700, 1100, 2200
+# and 4400 rows, 2200 was fastest or within 4 % of the fastest in every benchmark (AMD Zen 4, 2 cores).
 ROWS_PER_SHARD = 2200
+# The least, so that another worker gets a shard: with fewer rows, threads wait for each other between many short
+# operations. Two threads took 2.15 times as long as one at 136 rows, and as long as one near 600.
+LEAST_ROWS_PER_SHARD = 500
 
 
 @dataclass(frozen=True)
@@ -174,14 +177,17 @@ def sequence_lengths(sequences) -> np.ndarray:
 
 
 def shard_size(cfg: Config, examples: int, workers: int, parts: int = 1) -> int:
-    """How many examples a shard holds: as many as fit the processor's cache, at most a worker's share of a part.
+    """How many examples a shard holds: a worker's share of a part, but neither more than fit the processor's cache nor
+    so few that a thread of their own costs more than it saves.
 
     parts: those of the batch that are computed one after another, or by different processes. On a GPU each is a shard.
     """
+    part, share = -(-examples // parts), -(-examples // (workers * parts))
     if backend.name != "numpy":
-        return -(-examples // parts)
-    rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair)
-    return max(1, min(ROWS_PER_SHARD * 64 // (rows * max(cfg.d_model, 64)), -(-examples // (workers * parts))))
+        return part
+    rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair) * max(cfg.d_model, 64) / 64  # of width 64, an example
+    most, least = max(1, int(ROWS_PER_SHARD / rows)), ceil(LEAST_ROWS_PER_SHARD / rows)
+    return min(part, most, max(share, least))
 
 
 def cut_shards(

@@ -13,6 +13,7 @@ from .errors import InputError, check_integer
 from .ledger import Event, Ledger
 from .model import segment_forward
 from .params import check_dtypes, check_params
+from .processor import cores, freed_memory_kept
 from .replay import Gradients, amrb, bptt, empty_readout, first_memory, readout_logits, zero_gradients
 from .segments import Shard, check_class_weights, check_labels, check_tokens, cut_shards, shard_size
 
@@ -37,6 +38,7 @@ class Share:
 WHOLE_BATCH = Share()
 
 
+@freed_memory_kept()
 def loss_and_grads(
     params: dict,
     cfg: Config,
@@ -56,8 +58,10 @@ def loss_and_grads(
     """Mean cross-entropy of a batch and its gradient for every parameter.
 
     The parameters are those of the public interface, so there are thirteen.
-    The batch is cut into shards that fit the processor's cache. Up to `workers` of them run side by side. Their
-    gradients are added in the order of the shards, so the timing of threads changes nothing.
+    The batch is cut into shards that fit the processor's cache, if there are enough rows one for each of `workers`. As
+    many as there are cores run side by side. Their gradients are added in the order of the shards, so that neither the
+    timing of threads nor their number changes anything. Memory that the call frees goes back to the system at its end,
+    but for 64 MiB; see `processor.freed_memory_kept`.
 
     method: "amrb" or "bptt", the same gradients bit for bit
     seed, step: name the dropout masks; dropout acts only if both are given
@@ -106,6 +110,7 @@ def loss_and_grads(
     return loss, grads.params, stats
 
 
+@freed_memory_kept()
 def predict(params: dict, cfg: Config, tokens, workers: int = 1):
     """Logits of a batch, without dropout. No cache is kept beyond the segment at hand.
 
@@ -203,12 +208,14 @@ def shard_logits(params: dict, phi_r: list, shard: Shard):
 def _map_in_order(function: Callable, shards: list[Shard], workers: int) -> Iterator:
     """Yield function(shard) in the shards' order, up to `workers` at a time on threads: NumPy lets go of the GIL.
 
+    There are never more threads than cores: they were up to 2.5 times slower.
+
     A debugger or profiler watches one thread. Under one, all shards run in that thread.
     """
     if workers == 1 or len(shards) == 1 or sys.gettrace() is not None or sys.getprofile() is not None:
         yield from map(function, shards)
         return
-    with backend.one_blas_thread(), ThreadPoolExecutor(min(workers, len(shards))) as pool:
+    with backend.one_blas_thread(), ThreadPoolExecutor(min(workers, len(shards), cores())) as pool:
         try:
             results = pool.map(function, shards)  # submits them all, which starts the threads
         except RuntimeError as error:  # "can't start new thread"

@@ -5,6 +5,7 @@ import builtins
 import pytest
 
 import run_lra
+from rmaat_np import segments
 
 pytest.register_assert_rewrite("helpers")
 
@@ -23,6 +24,12 @@ def call(capsys):
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def cut_for_workers(monkeypatch):
+    """Every worker has a shard, however small the batch is: tests of several shards are quick that way."""
+    monkeypatch.setattr(segments, "LEAST_ROWS_PER_SHARD", 0)
 
 
 @pytest.fixture

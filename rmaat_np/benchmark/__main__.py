@@ -18,8 +18,9 @@ from typing import Any
 from .. import backend
 from ..errors import InputError
 from ..system.files import write_atomically
-from ..system.machine import default_workers, describe
+from ..system.machine import default_workers, describe, describe_blas
 from ..system.terminal import Parser, progress_bar, tell
+from .check_out import check_out
 from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
 from .ranks import (
     compare_ranks,
@@ -29,7 +30,17 @@ from .ranks import (
     model_rows,
     ranks_table,
 )
-from .tables import CONTENDERS, check_targets, draw_long, long_table, speed_table, summarise, table, target_table
+from .tables import (
+    CONTENDERS,
+    KEEPING,
+    check_targets,
+    draw_long,
+    long_table,
+    speed_table,
+    summarise,
+    table,
+    target_table,
+)
 
 _LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
 LONG_LENGTHS = [2**k for k in range(14, 21)]
@@ -37,22 +48,26 @@ _LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 REMEDY = "pip install torch, or measure --contenders amrb bptt"
 
 
-def in_own_process(work: str, contender: str, config: str, conditions: Conditions) -> dict:
+def in_own_process(work: str, contender: str, config: str, conditions: Conditions, limit: float | None = None) -> dict:
     """Do a piece of work in a fresh process.
 
-    work: "measure" or "agreement"; config: as of `configuration`
+    work: "measure" or "agreement"; config: as of `configuration`; limit: seconds after which the process is ended
     -> what the function of that name returned, or {"error": one line}
     """
     threads = {"OPENBLAS_NUM_THREADS": str(conditions.threads if is_torch(contender) else 1)}
     threads |= {"OMP_NUM_THREADS": str(conditions.threads)}
     request = {"work": work, "contender": contender, "config": config, "conditions": asdict(conditions)}
-    done = subprocess.run(
-        [sys.executable, "-m", "rmaat_np.benchmark", "--child", json.dumps(request)],
-        env=os.environ | threads,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rmaat_np.benchmark", "--child", json.dumps(request)],
+            env=os.environ | threads,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"took longer than {limit:.0f} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["killed"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])
@@ -81,7 +96,9 @@ def compare(configs: list[str], contenders: list[str], rounds: int, conditions: 
                     bar.set_description(f"{config} {contender}")
                     runs[contender].append(in_own_process("measure", contender, config, conditions))
                     bar.update()
-            rows += [{"config": config, "contender": name} | summarise(results) for name, results in runs.items()]
+            for name, results in runs.items():
+                row = {"config": config, "contender": name, "keeps_freed_memory": name in KEEPING}
+                rows.append(row | summarise(results))
     return rows
 
 
@@ -124,6 +141,9 @@ def _make_parser() -> Parser:
     parser.add_argument("--ranks", nargs="+", type=int, metavar="R", help=text)
     parser.add_argument("--picture", metavar="PNG", help="with --ranks: draw the model")
     parser.add_argument("--json", metavar="FILE", help="write the rows to a file as well")
+    text = "instead: all that can be checked and measured of this machine's card, or else of its processor, in ten "
+    text += "minutes, as a report in this folder"
+    parser.add_argument("--check-out", metavar="OUT", help=text)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
 
@@ -173,6 +193,9 @@ def main(argv: list[str] | None = None) -> int:
             result = _do_request(json.loads(options.child))
             if result is not None:
                 print(json.dumps(result))
+        elif options.check_out:
+            check_out(Path(options.check_out), in_own_process, torch_is_installed())
+            tell(f"{options.check_out}/report.md: what was found; report.json has the numbers")
         else:
             run(options)
     except (InputError, backend.BackendError) as error:
@@ -186,8 +209,9 @@ def run(options: argparse.Namespace) -> None:
     backend.use(options.backend)
     conditions = Conditions(**{field.name: getattr(options, field.name) for field in fields(Conditions)})
     told = {name: getattr(options, name) for name in ("threads", "backend", "dtype", "tf32")}
-    report = {"machine": describe()} | told
-    tell(f"{report['machine']}; " + ", ".join(f"{name} {value}" for name, value in told.items()) + "\n")
+    report = {"machine": describe(), "blas": describe_blas()} | told
+    conditions_told = ", ".join(f"{name} {value}" for name, value in told.items())
+    tell(f"{report['machine']}; NumPy's products by {report['blas']}; {conditions_told}\n")
     if options.ranks:
         _several_ranks(options, conditions, report)
     else:
@@ -217,6 +241,8 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
         contenders = [name for name in CONTENDERS if torch_is_installed() or not is_torch(name)]
         if len(contenders) < len(CONTENDERS):
             tell("PyTorch is not installed: this package is measured alone\n")
+        if options.long:  # torch.compile unrolls the loop over segments, and would take hours
+            contenders = [name for name in contenders if name not in ("amrb-library", "torch-compile")]
     if options.long:
         report["rows"] = _long_sequences(contenders, conditions)
         tell("\n" + long_table(report["rows"]))
@@ -224,6 +250,11 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
     else:
         report["rows"] = compare(options.configs, contenders, options.rounds, conditions)
         tell(speed_table(report["rows"]) + "\n")
+        told = ", ".join(name for name in contenders if name in KEEPING)
+        tell(f"keep freed memory from step to step: {told or 'none'}\n")
+        for row in report["rows"]:
+            if "compile_seconds" in row:
+                tell(f"{row['config']}: torch.compile took {row['compile_seconds']} s for its first step\n")
         if targets := check_targets(report["rows"]):
             tell(target_table(targets) + "\n")
         if any(map(is_torch, contenders)):

@@ -12,8 +12,11 @@ from .. import backend
 from ..config import Config
 from ..optim import adamw_init, adamw_step
 from ..params import init_params
+from ..processor import give_back_freed_memory
 from ..step import loss_and_grads
 from ..system.machine import PeakMemory, keep_freed_memory
+from ..training.settings import resolve
+from .tables import KEEPING
 
 __all__ = ["Conditions", "agreement", "configuration", "measure", "random_batch"]
 
@@ -51,7 +54,13 @@ class Conditions:
 
 
 def configuration(name: str) -> tuple[int, Config]:
-    """Batch size and Config of one of CONFIGS, or of one long sequence: "long:TOKENS"."""
+    """Batch size and Config of one of CONFIGS, of one long sequence, "long:TOKENS", or of LRA's own: "preset:ROWS".
+
+    The last one is the preset lra of ListOps without its dropout, which PyTorch's model has not.
+    """
+    if name.startswith("preset:"):
+        fields = resolve("listops", "lra", "rmaat", {"dropout": 0.0}).fields
+        return int(name.removeprefix("preset:")), Config(vocab_size=32, num_classes=10, **fields)
     if name.startswith("long:"):
         segments = int(name.removeprefix("long:")) // _LONG_SEGMENT
         shape = {"segment_length": _LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
@@ -72,10 +81,11 @@ def _make_step(contender: str, batch: int, cfg: Config, conditions: Conditions) 
     if is_torch(contender):
         return _torch_step(params, cfg, tokens, labels, contender, conditions)
     state, budget = adamw_init(params), int(conditions.replay_budget * 2**20)
+    method = contender.removesuffix("-library")
 
     def step(number: int) -> float:
         loss, grads, _ = loss_and_grads(
-            params, cfg, tokens, labels, contender, workers=conditions.threads, replay_budget=budget
+            params, cfg, tokens, labels, method, workers=conditions.threads, replay_budget=budget
         )
         adamw_step(params, grads, state, number, 1e-3)
         return float(loss)
@@ -96,10 +106,11 @@ def _torch_step(params, cfg, tokens, labels, contender, conditions):
     optimiser = torch.optim.AdamW(params.values(), lr=1e-3, weight_decay=0.01)
     tokens, labels = torch.as_tensor(tokens, device=device).long(), torch.as_tensor(labels, device=device)
     switches = {"checkpoint": "checkpoint" in contender, "skip_unread": "skip" in contender}
+    encode = torch.compile(torch_model.encode) if contender == "torch-compile" else torch_model.encode
 
     def step(number):
         optimiser.zero_grad(set_to_none=True)
-        loss = torch_model.loss(params, cfg, tokens, labels, **switches)
+        loss = torch_model.loss(params, cfg, tokens, labels, **switches, encode=encode)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         optimiser.step()
@@ -128,15 +139,23 @@ class TorchPeakMemory:
 def measure(contender: str, batch: int, cfg: Config, conditions: Conditions) -> dict:
     """Time and peak memory of one contender in this process.
 
-    -> seconds: per step; tokens_per_second; peak_bytes: above the idle state, or None where the system does not tell
+    -> seconds: per step; tokens_per_second; peak_bytes: above the idle state, or None where the system does not tell;
+    compile_seconds: of torch-compile, the first step, which does not count otherwise
     """
     backend.use(conditions.backend)
-    keep_freed_memory()
+    if contender in KEEPING:
+        keep_freed_memory()
     on_device = conditions.backend == "cupy"
     if conditions.tf32 and not is_torch(contender):
         backend.allow_tf32()
     step = _make_step(contender, batch, cfg, conditions)
     seconds: list[float] = []
+    compiling = {}
+    if contender == "torch-compile":
+        started = time.perf_counter()
+        step(0)
+        compiling["compile_seconds"] = time.perf_counter() - started
+        give_back_freed_memory()  # what the compiler needed would hide what a step needs
     with TorchPeakMemory() if on_device and is_torch(contender) else PeakMemory(device=on_device) as memory:
         step(0)  # warms up: on a device the kernels are compiled, which may take longer than all steps
         begun = time.perf_counter()
@@ -144,7 +163,7 @@ def measure(contender: str, batch: int, cfg: Config, conditions: Conditions) -> 
             started = time.perf_counter()
             step(1 + len(seconds))  # the loss comes last in the device's queue, so reading it waits for the whole step
             seconds.append(time.perf_counter() - started)
-    return {
+    return compiling | {
         "seconds": median(seconds),
         "tokens_per_second": batch * cfg.max_length / median(seconds),
         "peak_bytes": memory.peak,

@@ -180,7 +180,7 @@ def encode(params, cfg, tokens, factors, checkpoint: bool = False, skip_unread: 
     return z / live.sum(dim=1, keepdim=True) if cfg.pooling == "mean" else z
 
 
-def logits(params: dict, cfg: Config, tokens, checkpoint: bool = False, skip_unread: bool = False):
+def logits(params: dict, cfg: Config, tokens, checkpoint: bool = False, skip_unread: bool = False, encode=encode):
     """Class scores; the switches are those of `loss`. Shapes: tokens (B, n), for pairs (B, 2, n) -> (B, C)."""
     sequences = tokens.reshape(-1, tokens.shape[-1])
     z = encode(params, cfg, sequences, _batch_factors(cfg, sequences), checkpoint, skip_unread)
@@ -191,13 +191,14 @@ def logits(params: dict, cfg: Config, tokens, checkpoint: bool = False, skip_unr
     return F.linear(z, params["head.weight"].T, params["head.bias"])
 
 
-def loss(params: dict, cfg: Config, tokens, labels, checkpoint: bool = False, skip_unread: bool = False):
+def loss(params: dict, cfg: Config, tokens, labels, checkpoint: bool = False, skip_unread: bool = False, encode=encode):
     """Mean cross-entropy, a tensor that autograd can go back through.
 
     checkpoint: keep the memory tokens alone and run each segment again for its gradient, as AMRB does
     skip_unread: leave out the token rows of the last block, which a memory readout never sees
+    encode: the function of that name, or what torch.compile makes of it
     """
-    return F.cross_entropy(logits(params, cfg, tokens, checkpoint, skip_unread), labels)
+    return F.cross_entropy(logits(params, cfg, tokens, checkpoint, skip_unread, encode), labels)
 
 
 class Model(torch.nn.Module):

@@ -10,7 +10,7 @@ from ..system.files import make_numbered_folder
 from ..system.terminal import complain, progress_bar, tell, write_above_bars
 from ..training import compare as comparing
 from ..training import settings
-from ..training.execution import activate
+from ..training.execution import activate, with_budget
 from ..training.inputs import check_same, fingerprint
 from ..training.loop import Interrupted
 from ..training.run import load_run
@@ -77,9 +77,17 @@ def _command_of(out: Path, words: list[str]) -> str:
     return options.command(*words)
 
 
+def _budget_of(arguments: argparse.Namespace) -> float:
+    """MiB that a run may keep: by default none, for the table compares memory; the runs at a time share what is auto"""
+    if arguments.replay_budget is None:
+        return 0
+    return with_budget(options.execution_of(arguments)).replay_budget / 2**20
+
+
 def argv_of(job: comparing.Job, arguments: argparse.Namespace) -> list[str]:
     """The command line that starts a run of the comparison, or goes on with it, on one thread."""
-    words = [sys.executable, str(options.SCRIPT), *options.same_place(arguments, workers=1)]
+    budget = _budget_of(arguments)
+    words = [sys.executable, str(options.SCRIPT), *options.same_place(arguments, workers=1, replay_budget=budget)]
     if (job.folder / "last.npz").exists():
         return [*words, "--resume", str(job.folder)]
     chosen = job.settings

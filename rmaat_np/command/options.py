@@ -22,6 +22,7 @@ _DESCRIPTION = "Train and evaluate RMAAT and its baselines on the Long Range Are
 SCRIPT = Path(__file__).parents[2] / "run_lra.py"
 INSTALLED = "rmaat"  # the command that `pip install` makes; see pyproject.toml
 DATA_DIR = Path("data")
+AUTO = "auto"  # --replay-budget: as much as free memory pays for
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # of --stop-after, in seconds
 _SHORTCUTS = ("method", "steps", "batch_size", "lr", "seed", "dtype", "patience")  # options that stand for a --set
 
@@ -75,8 +76,10 @@ def _add_computing(group, workers: int) -> None:
     text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores, under mpiexec "
     text += "a rank's part of them"
     add("--workers", type=int, default=workers, help=text)
-    text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay; default 0"
-    add("--replay-budget", type=float, default=0, metavar="MiB", help=text)
+    text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay. "
+    text += "auto, the default: a quarter of the free memory, shared by all workers; 0: memory tokens alone. "
+    text += "With --compare the default is 0, for its table compares the methods' memory. No bit depends on it"
+    add("--replay-budget", type=budget, metavar="MiB|auto", help=text)
     text = "compute a batch in K parts, one after another, for large batches in a small memory; default 1"
     add("--accumulate", type=int, default=1, metavar="K", help=text)
     text = "under mpiexec: keep AdamW's state once in the whole job, and not once a rank; a little slower"
@@ -143,6 +146,16 @@ def time_is_up(arguments: argparse.Namespace) -> bool:
     return arguments.stop_after is not None and time.monotonic() - arguments.begun >= arguments.stop_after
 
 
+def budget(text: str) -> float | str:
+    """The type of --replay-budget."""
+    if text == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of MiB nor {AUTO}") from None
+
+
 def path(text: str) -> Path:
     """The type of options that name a file or folder. A shell leaves the ~ of --out=~/x as it is."""
     return Path(os.path.expanduser(word(text)))
@@ -154,7 +167,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--workers {arguments.workers}: must be at least 1")
     if arguments.accumulate < 1:
         raise InputError(f"--accumulate {arguments.accumulate}: must be at least 1")
-    if not 0 <= arguments.replay_budget <= 1e9:
+    if arguments.replay_budget not in (None, AUTO) and not 0 <= arguments.replay_budget <= 1e9:
         raise InputError(f"--replay-budget {arguments.replay_budget}: must be a number of MiB, from 0 to 1e9")
     if arguments.seeds is not None and arguments.compare is None:
         raise InputError("--seeds goes with --compare; a single run has one --seed")
@@ -203,10 +216,12 @@ def overrides_of(arguments: argparse.Namespace) -> dict:
 
 def execution_of(arguments: argparse.Namespace) -> Execution:
     """How to compute. Raises: InputError for options that do not go together."""
+    automatic = arguments.replay_budget in (None, AUTO)
     return Execution(
         backend=arguments.backend,
         workers=arguments.workers,
-        replay_budget=int(arguments.replay_budget * 2**20),
+        replay_budget=0 if automatic else int(arguments.replay_budget * 2**20),
+        auto_budget=automatic,
         tf32=arguments.tf32,
         detect_anomaly=arguments.detect_anomaly,
         accumulate=arguments.accumulate,
@@ -225,7 +240,7 @@ def same_place(arguments: argparse.Namespace, **changes) -> list[str]:
         ("data_dir", DATA_DIR),
         ("cache_dir", None),
         ("backend", "numpy"),
-        ("replay_budget", 0),
+        ("replay_budget", None),
         ("accumulate", 1),
     ):
         if given[name] != default:

@@ -26,11 +26,12 @@ def launch(name: str, dtype, threads: int, *arguments, width: int = 1) -> None:
 
 @cache
 def _compiled(name, dtype, width):
-    return _module(dtype, width).get_function(name)
+    return module(dtype, width).get_function(name)
 
 
 @cache
-def _module(dtype, width):
+def module(dtype: str, width: int):
+    """kernels.cu for a dtype and a width of layer norm; CuPy compiles it when its first function is asked for."""
     source = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
     return backend.xp.RawModule(code=source, options=compile_options(dtype, width))
 

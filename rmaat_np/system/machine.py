@@ -3,19 +3,18 @@
 A measurement is never a precondition. What a platform does not tell is None, and nothing here raises for it.
 """
 
-import math
-import os
 import platform
 import re
 from contextlib import suppress
 from importlib import metadata
-from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from .. import backend
+from ..processor import control_groups, cores, keep_freed_memory, read
 
-__all__ = ["PeakMemory", "default_workers", "describe", "keep_freed_memory"]
+__all__ = ["PeakMemory", "default_workers", "describe", "describe_blas", "free_memory", "keep_freed_memory"]
 
 
 def describe() -> str:
@@ -30,43 +29,59 @@ def describe() -> str:
     return ", ".join([*parts, f"Python {platform.python_version()}", f"NumPy {np.__version__}", torch])
 
 
+def describe_blas() -> str:
+    """The library of NumPy's matrix products, and the processor whose kernels it chose where threadpoolctl tells it."""
+    try:
+        from threadpoolctl import threadpool_info
+
+        (found,) = [info for info in threadpool_info() if info["user_api"] == "blas" and "numpy" in info["filepath"]]
+        return f"{found['internal_api']} {found['version']}, kernels for {found.get('architecture', 'any processor')}"
+    except Exception:  # not installed, or a broken installation, which can raise anything; or NumPy has another library
+        built: Any = np.show_config(mode="dicts")
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        return f"{blas.get('name', 'unknown BLAS')} {blas.get('version', '')}".strip()
+
+
 def default_workers() -> int:
-    """The number of cores that this process may use, at least 1.
+    """The number of cores that this process may use, at least 1: the number of workers, where none is named."""
+    return cores()
 
-    A container often may run on every core of its host, for a part of the time only: 64 threads on a quota of 2 cores
-    were four times slower than 2 threads. So the smaller one of affinity and quota counts.
+
+def free_memory() -> int | None:
+    """Bytes that can still be had: with CuPy on the card, else of the system and of this process's control groups.
+
+    None where the platform does not tell; of systems, only Linux does.
     """
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # absent from macOS
-        with suppress(OSError):
-            cores = len(os.sched_getaffinity(0))
-    return max(1, min([cores, *map(math.ceil, _quotas())]))
+    if backend.name == "cupy":
+        return _free_on_card()
+    available = re.search(r"^MemAvailable:\s+(\d+) kB", read("/proc/meminfo") or "", re.MULTILINE)
+    return max(0, min([int(available[1]) * 1024, *_left_in_groups()])) if available else None
 
 
-def _quotas() -> list[float]:
-    """Cores that the control groups of this process grant it (Linux): of its group, and of all groups around it."""
-    groups = re.findall(r"^\d+:(.*?):(/.*)$", _read("/proc/self/cgroup") or "0::/", re.MULTILINE)
-    quotas = []
-    for controllers, name in groups:
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = PurePosixPath("/sys/fs/cgroup", "cpu" if controllers else "")
-        inner = top / name.lstrip("/")
-        for folder in (inner, *inner.parents):
-            if not folder.is_relative_to(top):
-                break
-            if controllers:  # version 1
-                numbers = [_read(f"{folder}/cpu.cfs_{part}_us") or "" for part in ("quota", "period")]
-            else:
-                numbers = (_read(f"{folder}/cpu.max") or "max 1").split()
-            with suppress(ValueError, ZeroDivisionError):  # "max", or a file that is not there: no quota
-                quotas.append(int(numbers[0]) / int(numbers[1]))
-    return [quota for quota in quotas if quota > 0]  # version 1 writes -1 for none
+def _left_in_groups() -> list[int]:
+    """What each control group with a limit has left. File pages that it has not used lately count as free."""
+    left = []
+    for folder, version in control_groups("memory"):
+        names = ("max", "current") if version == 2 else ("limit_in_bytes", "usage_in_bytes")
+        limit, used = (read(f"{folder}/memory.{name}") or "" for name in names)
+        pages = re.search(r"^(?:total_)?inactive_file (\d+)", read(f"{folder}/memory.stat") or "", re.MULTILINE)
+        with suppress(ValueError):  # "max", or a file that is not there: no limit
+            left.append(int(limit) - int(used) + (int(pages[1]) if pages else 0))
+    return left
+
+
+def _free_on_card() -> int | None:
+    """What the driver has left, and what CuPy's pool holds and does not use."""
+    xp = backend.xp
+    try:
+        return xp.cuda.runtime.memGetInfo()[0] + xp.get_default_memory_pool().free_bytes()
+    except Exception:  # the driver's own errors, which CuPy alone can name
+        return None
 
 
 def _processor() -> str:
     """The processor's name; of a processor that tells none, as most ARM ones, the instruction set."""
-    named = re.search(r"^model name\s*: (.+)", _read("/proc/cpuinfo") or "", re.MULTILINE)
+    named = re.search(r"^model name\s*: (.+)", read("/proc/cpuinfo") or "", re.MULTILINE)
     return (named[1] if named else platform.processor() or platform.machine()) or "unknown processor"
 
 
@@ -76,15 +91,6 @@ def _card() -> str:
         return backend.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
     except Exception:  # the driver's own errors, which CuPy alone can name
         return "unknown card"
-
-
-def _read(path: str) -> str | None:
-    """The text of a file of the system; None where there is no such file, or no right to read it."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 class PeakMemory:
@@ -135,7 +141,7 @@ class _HostMeter:
 
 def _status_bytes(field: str) -> int | None:
     """A field of /proc/self/status, in bytes."""
-    found = re.search(rf"{field}:\s+(\d+) kB", _read("/proc/self/status") or "")
+    found = re.search(rf"{field}:\s+(\d+) kB", read("/proc/self/status") or "")
     return int(found[1]) * 1024 if found else None
 
 
@@ -174,20 +180,3 @@ class _DeviceMeter:
     def stop(self) -> None:
         if self.hook is not None:
             self.hook.__exit__(None, None, None)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next array instead of handing it back to the kernel page by page.
-
-    A training step frees and allocates the same sizes again and again; fresh pages cost it 20 % on a CPU. For a program
-    to call once at its start. With another C library nothing happens.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # the M_* constants of malloc.h
-    try:
-        import ctypes
-
-        mallopt = ctypes.CDLL(None).mallopt
-    except (ImportError, AttributeError, OSError, TypeError):  # also a Python that was built without ctypes
-        return
-    mallopt(mmap_threshold, 32 * 2**20)  # glibc's largest: 32 MiB
-    mallopt(trim_threshold, 2**31 - 1)

@@ -1,12 +1,14 @@
 """How a run is computed: where, by how many threads, with how much memory. A run may go on with other ways."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import backend
 from ..config import check_fields
 from ..errors import InputError
-from ..system.machine import keep_freed_memory
+from ..system.machine import free_memory, keep_freed_memory
 from .ranks import ALONE, Ranks
+
+FREE_SHARE = 4  # an automatic replay budget is 1 / FREE_SHARE of the memory that is free
 
 
 @dataclass(frozen=True)
@@ -14,8 +16,9 @@ class Execution:
     """The ways of computing that are no part of a run's settings. `activate` sets this process up for them.
 
     backend "numpy" | "cupy"; workers: threads, a shard of the batch each; replay_budget: bytes that AMRB may keep per
-    worker; tf32: float32 matrix products in TF32, with CuPy; detect_anomaly: name the operation when a run diverges;
-    accumulate: parts of a batch that are computed one after another and summed before the update;
+    worker; auto_budget: `with_budget` decides the replay budget; tf32: float32 matrix products in TF32, with CuPy;
+    detect_anomaly: name the operation when a run diverges; accumulate: parts of a batch that are computed one after
+    another and summed before the update;
     divide_optimiser: each rank updates its part of the parameters, so that AdamW's state exists once in the whole job.
     Raises: InputError that names the field and what it may be.
     """
@@ -23,6 +26,7 @@ class Execution:
     backend: str = "numpy"
     workers: int = 1
     replay_budget: int = 0
+    auto_budget: bool = False
     tf32: bool = False
     detect_anomaly: bool = False
     accumulate: int = 1
@@ -40,6 +44,19 @@ class Execution:
 
 
 DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs
+
+
+def with_budget(execution: Execution, ranks: Ranks = ALONE) -> Execution:
+    """The execution with a number as its replay budget: if that is automatic, what free memory pays for.
+
+    It is a quarter of what is free now, divided among the workers of all ranks of the machine; the least of all ranks;
+    0 where the system does not tell what is free. Each card has a rank of its own, and a single worker.
+    """
+    if not execution.auto_budget:
+        return execution
+    sharing = execution.workers * ranks.on_this_machine if execution.backend == "numpy" else 1
+    mine = (free_memory() or 0) // (FREE_SHARE * sharing)
+    return replace(execution, replay_budget=min(ranks.gather(mine)), auto_budget=False)
 
 
 def activate(execution: Execution, ranks: Ranks = ALONE) -> None:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..system import machine
 from ..system.files import only_process, write_text
 from ..system.terminal import spoken_time
 from .divergence import Diverged, diverged, first_not_finite
-from .execution import DEFAULT, Execution
+from .execution import DEFAULT, FREE_SHARE, Execution, with_budget
 from .inputs import check_codec, check_dataset, check_same, fingerprint
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .ranks import ALONE, Ranks
@@ -128,7 +129,8 @@ def train(
 
     With `patience`, a run ends before its last step once that many validations in a row brought nothing better.
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
-    metrics; report: told a line of text for every validation; warn: told a line about what was found damaged or changed
+    metrics; report: told a line of text for every validation, and before them of an automatic replay budget; warn: told
+    a line about what was found damaged or changed
     A run with several ranks is trained by all of them in the same call, and rank 0 alone writes.
     Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
         InputError for data that the model cannot read, or that are others than those that the run began with, and for
@@ -144,6 +146,7 @@ def train(
     run.data = found
     should_stop = partial(_agree, run.ranks, should_stop)
     _note_division(run, execution, warn)
+    execution = _decide_budget(run, execution, report)
     with ExitStack() as stack:
         lost = run.ranks.from_first(partial(_take_over, run, stack))
         if execution.divide_optimiser:
@@ -157,7 +160,8 @@ def train(
                 _train_steps(run, dataset, execution, should_stop, on_step, report)
                 result = _test_run(run, dataset, execution.workers, should_stop)
             trained = run.progress.step - first
-            return finish(run, result | measurements(run, trained, memory.peak if trained > 1 else None))
+            peak = memory.peak if trained > 1 else None
+            return finish(run, result | measurements(run, trained, peak, execution.replay_budget))
         except Interrupted:
             _check_healthy(run)
             run.save("last.npz")
@@ -180,6 +184,19 @@ def _note_division(run: Run, execution: Execution, warn: Callable) -> None:
     if before and before != now and several:
         told = [", ".join(f"{name} {count}" for name, count in division.items()) for division in (before, now)]
         warn(f"{run.folder}: was computed with {told[0]}, goes on with {told[1]}; equal but for rounding")
+
+
+def _decide_budget(run: Run, execution: Execution, report: Callable) -> Execution:
+    """Let free memory decide an automatic replay budget, where there is something to replay, and tell it."""
+    if not execution.auto_budget or run.settings.train.method != "amrb" or run.cfg.num_segments == 1:
+        return replace(execution, auto_budget=False)
+    execution = with_budget(execution, run.ranks)
+    if execution.replay_budget:
+        report(
+            f"each worker may keep caches of {execution.replay_budget / 2**20:,.0f} MiB, which need no replay; all "
+            f"together 1/{FREE_SHARE} of the free memory"
+        )
+    return execution
 
 
 def _take_over(run: Run, stack: ExitStack) -> int:
@@ -347,7 +364,7 @@ def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -
     }
 
 
-def measurements(run: Run, trained: int, peak: int | None) -> dict:
+def measurements(run: Run, trained: int, peak: int | None, replay_budget: int) -> dict:
     """What a comparison shows beside the accuracy; of a run that was finished before, what was measured then.
 
     trained: steps that this process has done; peak: bytes that it needed for them, None if that is unknown
@@ -355,6 +372,7 @@ def measurements(run: Run, trained: int, peak: int | None) -> dict:
     measured = {
         "seconds_per_step": run.progress.seconds / run.progress.step,
         "peak_memory_bytes": peak,
+        "replay_budget_bytes": replay_budget,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine.describe(),
     }

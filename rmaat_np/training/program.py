@@ -10,6 +10,7 @@ from threading import Event
 from .. import backend
 from ..data.dataset import Dataset
 from ..errors import InputError
+from ..processor import freed_memory_kept
 from ..system.machine import default_workers
 from ..system.terminal import progress_bar
 from . import loop
@@ -24,7 +25,7 @@ def train(
     data: Dataset,
     workers: int | None = None,
     *,
-    replay_budget: int = 0,
+    replay_budget: int | None = None,
     report: Callable[[str], object] = loop.ignore,
 ) -> dict:
     """Train a run to its last step, as the command does, to the same bits. -> what result.json holds
@@ -33,7 +34,7 @@ def train(
     `train(load_run(folder), data)`.
 
     workers: threads, a shard of the batch each; None: as many as cores; replay_budget: bytes that AMRB may keep per
-    worker; report: told a line of text for every validation, as print
+    worker, None: what a quarter of the free memory pays for; report: told a line of text for every validation, as print
     What was found damaged is told as a Python warning.
     Raises: `rmaat_np.training.Interrupted` after Ctrl-C, with the state saved; `rmaat_np.training.Diverged`, InputError
         and WriteError as `rmaat_np.training.train`.
@@ -41,10 +42,12 @@ def train(
     if not isinstance(run, Run) or not isinstance(data, Dataset):
         raise InputError(f"train takes a Run and its Dataset, not a {type(run).__name__} and a {type(data).__name__}")
     workers = default_workers() if workers is None else workers
-    execution = Execution(backend=backend.name, workers=workers, replay_budget=replay_budget)
+    execution = Execution(
+        backend=backend.name, workers=workers, replay_budget=replay_budget or 0, auto_budget=replay_budget is None
+    )
     stop = Event()
     call = partial(train_with_bar, run, data, execution, stop.is_set, report, partial(warnings.warn, stacklevel=2))
-    with backend.one_blas_thread():
+    with backend.one_blas_thread(), freed_memory_kept():
         if sys.gettrace() is not None:  # a debugger watches this thread
             return call()
         with ThreadPoolExecutor(1) as pool:

@@ -396,6 +396,7 @@ def test_wrong_options(call, options, fragments):
     [
         (("--foo",), ("unrecognized arguments", "--foo")),
         (("--lr", "fast"), ("--lr", "'fast'")),
+        (("--replay-budget", "much"), ("--replay-budget", "'much' is neither a number of MiB nor auto")),
         (("--task", "chess"), ("--task", "'chess'", "listops")),
         (("--model", "gpt"), ("--model", "'gpt'", "rmaat")),
         (("--backend", "jax"), ("--backend", "'jax'", "cupy")),

@@ -20,6 +20,7 @@ SIZES |= {"num_memory": 2, "dropout": 0.1, "steps": STEPS, "batch_size": 8, "eva
 
 TIMES = {"seconds", "remaining"}  # in a line of metrics
 MEASURED = {"seconds": 0, "tokens_per_second": 0, "seconds_per_step": 0, "peak_memory_bytes": 0}  # differ each time
+MEASURED |= {"replay_budget_bytes": 0}  # differs with the memory that is free
 
 
 def start(folder, data, **overrides):

@@ -162,7 +162,7 @@ class Controller:
 TOKENS = np.ones((6, 8), int)
 
 
-def test_workers_limit_the_threads_of_products_during_a_call(free_threads):
+def test_workers_limit_the_threads_of_products_during_a_call(free_threads, cut_for_workers):
     controller = Controller()
     free_threads.setattr(backend, "_blas_controller", lambda: controller)
     params = rn.init_params(CFG)
@@ -183,7 +183,7 @@ def test_threadpoolctl_really_limits(free_threads):
         assert {library["num_threads"] for library in libraries if library["user_api"] == "blas"} <= {1}
 
 
-def test_without_threadpoolctl_it_is_told_once(free_threads):
+def test_without_threadpoolctl_it_is_told_once(free_threads, cut_for_workers):
     free_threads.setitem(sys.modules, "threadpoolctl", None)
     params = rn.init_params(CFG)
     with pytest.warns(UserWarning, match="pip install threadpoolctl, or set OPENBLAS_NUM_THREADS=1") as told:

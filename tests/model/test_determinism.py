@@ -30,13 +30,13 @@ def trained(data, workers, dtype, steps=100):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_same_workers_same_bits(data, workers):
+def test_same_workers_same_bits(data, workers, cut_for_workers):
     first, second = (trained(data, workers, "float32") for _ in range(2))
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_other_workers_within_a_millionth_after_100_steps(data, workers):
+def test_other_workers_within_a_millionth_after_100_steps(data, workers, cut_for_workers):
     """In float64. The batch is cut elsewhere, so sums are rounded otherwise; for float32 see tests/README.md."""
     one, other = trained(data, 1, "float64"), trained(data, workers, "float64")
     assert max(np.abs(one[name] - other[name]).max() for name in one) < 1e-6

@@ -19,7 +19,7 @@ from helpers.checks import (
 from helpers.replay_checks import LONG, check_peaks, stats_of_step
 
 import rmaat_np as rn
-from rmaat_np import segments, step
+from rmaat_np import backend, segments, step
 from rmaat_np.errors import InputError
 
 DROPPING = {name: replace(cfg, dropout=0.3) for name, cfg in CONFIGS.items() if not cfg.dropout}
@@ -62,9 +62,32 @@ def test_shards_change_nothing_but_rounding(cfg, size):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 5, 6])
-def test_every_worker_has_a_shard(workers):
+def test_every_worker_has_a_shard(workers, cut_for_workers):
     size = segments.shard_size(CFG, 5, workers)
     assert size == -(-5 // workers)
+
+
+@pytest.mark.parametrize(
+    ("width", "examples", "workers", "parts", "size"),
+    [
+        (64, 4, 2, 1, 4),  # 400 rows are too few for two threads
+        (64, 8, 2, 1, 5),  # one of 500, and the rest
+        (64, 10, 2, 1, 5),
+        (64, 20, 2, 1, 10),
+        (64, 20, 8, 1, 5),
+        (64, 100, 2, 1, 22),  # the cache decides
+        (128, 8, 2, 1, 4),  # rows of twice the width cost twice as much
+        (16, 8, 2, 1, 5),  # narrow ones no less: a call costs the same
+        (64, 8, 1, 4, 2),  # parts for another time, and for another process, are as small as they are asked for
+        (64, 16, 8, 4, 4),
+        (4096, 3, 2, 1, 1),
+    ],
+)
+def test_a_shard_is_neither_too_small_for_a_thread_nor_too_large_for_the_cache(width, examples, workers, parts, size):
+    cfg = replace(CFG, d_model=width, num_memory=20, segment_length=80)
+    assert segments.shard_size(cfg, examples, workers, parts) == size
+    with backend.using(np):
+        assert segments.shard_size(cfg, examples, workers, parts) == -(-examples // parts)  # on a card
 
 
 def test_the_replay_budget_changes_memory_and_no_bit():
@@ -185,6 +208,19 @@ def test_no_more_threads_than_shards(in_shards, monkeypatch):
     in_shards(CFG, 2)
     run_step(CFG, workers=1000)
     assert asked and max(asked) <= 5  # rows of the batch
+
+
+def test_no_more_threads_than_cores_and_the_same_bits(in_shards, monkeypatch):
+    asked, found = [], []
+    pool = step.ThreadPoolExecutor
+    monkeypatch.setattr(step, "ThreadPoolExecutor", lambda workers: asked.append(workers) or pool(workers))
+    in_shards(CFG, 1)
+    for count in (1, 2, 64):
+        monkeypatch.setattr(step, "cores", lambda count=count: count)
+        found.append(run_step(CFG, workers=4))
+        check_same(found[-1][:2], found[0][:2])
+        assert found[-1][2] == found[0][2]
+    assert asked == [1, 2, 4]
 
 
 def test_threads_that_the_system_refuses_are_one_line(in_shards, monkeypatch):

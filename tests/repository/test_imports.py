@@ -15,7 +15,7 @@ MODEL = "model"  # the package's own folder
 MAY_IMPORT = {
     MODEL: {MODEL},
     "cuda": {"cuda", MODEL},
-    "system": {"system", "errors", "backend"},
+    "system": {"system", "errors", "backend", "processor"},
     "data": {"data", "system", "errors"},
     "training": {"training", MODEL, "data", "system"},
     "trace": {"trace", "training", MODEL, "data", "system"},

@@ -1,7 +1,6 @@
 """What the machine tells about itself, and what is returned where it does not tell."""
 
 import builtins
-import ctypes
 import os
 import platform
 import sys
@@ -10,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rmaat_np import backend
+from rmaat_np import backend, processor
 from rmaat_np.system import machine
 
 
 def cpuinfo(monkeypatch, text):
-    monkeypatch.setattr(machine, "_read", lambda path: text if path == "/proc/cpuinfo" else None)
+    monkeypatch.setattr(machine, "read", lambda path: text if path == "/proc/cpuinfo" else None)
 
 
 def test_the_description_is_one_line():
@@ -108,7 +107,7 @@ def test_peak_memory_is_none_where_the_mark_cannot_be_reset(monkeypatch):
 
 
 def test_peak_memory_is_none_where_a_field_is_missing(monkeypatch):
-    monkeypatch.setattr(machine, "_read", lambda path: "Name:\tpython\n")
+    monkeypatch.setattr(machine, "read", lambda path: "Name:\tpython\n")
     with machine.PeakMemory() as memory:
         pass
     assert memory.peak is None
@@ -150,15 +149,6 @@ def test_peak_memory_of_a_device_without_cupy(monkeypatch):
     assert memory.peak is None
 
 
-@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
-def test_another_c_library_is_left_alone(monkeypatch, error):
-    def refuse(name):
-        raise error
-
-    monkeypatch.setattr(ctypes, "CDLL", refuse)
-    machine.keep_freed_memory()
-
-
 GROUPS = {
     "version 2": ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
     "version 2, of a group around": (
@@ -195,5 +185,67 @@ GROUPS = {
 @pytest.mark.parametrize(("files", "cores"), GROUPS.values(), ids=GROUPS)
 def test_workers_are_as_many_as_the_quota_grants(files, cores, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
-    monkeypatch.setattr(machine, "_read", files.get)
+    monkeypatch.setattr(processor, "read", files.get)
     assert machine.default_workers() == cores
+
+
+MEMINFO = {"/proc/meminfo": "MemTotal:  9000 kB\nMemFree:  10 kB\nMemAvailable:   4000 kB\n"}
+ROOM = {
+    "no group": ({}, 4000 * 1024),
+    "version 2": (
+        {
+            "/proc/self/cgroup": "0::/a\n",
+            "/sys/fs/cgroup/a/memory.max": "2000000\n",
+            "/sys/fs/cgroup/a/memory.current": "1500000\n",
+            "/sys/fs/cgroup/a/memory.stat": "anon 900000\ninactive_file 300000\n",
+        },
+        800_000,
+    ),
+    "version 2, a group around it": (
+        {
+            "/proc/self/cgroup": "0::/a/b\n",
+            "/sys/fs/cgroup/a/memory.max": "1000\n",
+            "/sys/fs/cgroup/a/memory.current": "400\n",
+            "/sys/fs/cgroup/a/b/memory.max": "max\n",
+            "/sys/fs/cgroup/a/b/memory.current": "300\n",
+        },
+        600,
+    ),
+    "version 1": (
+        {
+            "/proc/self/cgroup": "4:memory:/x\n2:cpu:/x\n",
+            "/sys/fs/cgroup/memory/x/memory.limit_in_bytes": "1000000\n",
+            "/sys/fs/cgroup/memory/x/memory.usage_in_bytes": "700000\n",
+            "/sys/fs/cgroup/memory/x/memory.stat": "inactive_file 1\ntotal_inactive_file 1\n",
+        },
+        300_001,
+    ),
+    "full": (
+        {"/sys/fs/cgroup/memory.max": "1000\n", "/sys/fs/cgroup/memory.current": "2000\n"},
+        0,
+    ),
+    "nonsense": ({"/sys/fs/cgroup/memory.max": "a lot\n", "/sys/fs/cgroup/memory.current": "7\n"}, 4000 * 1024),
+}
+
+
+@pytest.mark.parametrize(("files", "left"), ROOM.values(), ids=ROOM)
+def test_free_memory_is_what_the_system_and_the_groups_leave(files, left, monkeypatch):
+    for module in (machine, processor):
+        monkeypatch.setattr(module, "read", (MEMINFO | files).get)
+    assert machine.free_memory() == left
+
+
+def test_free_memory_is_none_where_the_system_does_not_tell(without_proc):
+    assert machine.free_memory() is None
+
+
+def test_free_memory_of_a_card_is_the_drivers_and_the_pools():
+    def refuse():
+        raise RuntimeError("cudaErrorNoDevice")
+
+    runtime = SimpleNamespace(memGetInfo=lambda: (1000, 5000))
+    pool = SimpleNamespace(free_bytes=lambda: 30)
+    with backend.using(SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), get_default_memory_pool=lambda: pool)):
+        assert machine.free_memory() == 1030
+        runtime.memGetInfo = refuse
+        assert machine.free_memory() is None

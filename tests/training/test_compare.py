@@ -20,7 +20,7 @@ import run_lra
 from rmaat_np.command import actions, options
 from rmaat_np.command.compare import argv_of
 from rmaat_np.errors import InputError
-from rmaat_np.training import compare, compare_table
+from rmaat_np.training import compare, compare_table, execution
 
 SCRIPT = Path(run_lra.__file__)
 FIELDS = ("d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "segment_length=8", "num_segments=2", "num_memory=2")
@@ -238,7 +238,17 @@ def test_the_command_line_of_a_run_gives_its_settings_back(tmp_path):
     job.folder.mkdir(parents=True)
     (job.folder / "last.npz").touch()
     run = options.parse_arguments(argv_of(job, arguments)[2:])
+    assert run.replay_budget == 1.5
     assert (run.resume, run.out, run.set, run.data_dir) == (job.folder, None, [], Path("my data"))
+
+
+def test_the_runs_of_a_comparison_keep_no_more_than_they_are_told(tmp_path, monkeypatch):
+    """Its table compares memory. If the budget is automatic, the runs at a time share it."""
+    monkeypatch.setattr(execution, "free_memory", lambda: 80 * 2**20)
+    (job,) = compare.make_jobs(tmp_path, "recall", "quick", "rmt", 1, {})
+    for given, budget in (([], 0), (["--replay-budget", "auto"], 5), (["--replay-budget", "3"], 3)):
+        arguments = options.parse_arguments([*given, "--compare", "rmaat", "--workers", "4"])
+        assert options.parse_arguments(argv_of(job, arguments)[2:]).replay_budget == budget
 
 
 def test_memory_that_could_not_be_measured_costs_no_run(compared, tmp_path):

@@ -8,7 +8,8 @@ from rmaat_np import backend
 from rmaat_np.data import recall
 from rmaat_np.errors import InputError
 from rmaat_np.training import execution, loop
-from rmaat_np.training.execution import Execution, activate
+from rmaat_np.training.execution import Execution, activate, with_budget
+from rmaat_np.training.ranks import Ranks
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,24 @@ def test_an_execution_that_is_not_active_trains_nothing(tmp_path):
     data = recall.load(8, 16, rows=(8, 8, 8))
     with pytest.raises(InputError, match="execution has backend cupy, but numpy computes"):
         loop.train(start(tmp_path / "run", data), data, Execution(backend="cupy"))
+
+
+class OneOfTwo(Ranks):
+    """A rank with another one on its machine, which has less free memory."""
+
+    size = on_this_machine = 2
+
+    def gather(self, value):
+        return [value, value - 7]
+
+
+def test_an_automatic_budget_is_a_quarter_of_free_memory_shared_by_all_workers(monkeypatch):
+    monkeypatch.setattr(execution, "free_memory", lambda: 8_000)
+    automatic = Execution(workers=2, auto_budget=True)
+    assert with_budget(automatic) == Execution(workers=2, replay_budget=1000)
+    assert with_budget(automatic, OneOfTwo()).replay_budget == 500 - 7
+    on_a_card = Execution(backend="cupy", workers=2, auto_budget=True)
+    assert with_budget(on_a_card, OneOfTwo()).replay_budget == 2000 - 7  # which computes one shard at a time
+    assert with_budget(Execution(replay_budget=5)).replay_budget == 5
+    monkeypatch.setattr(execution, "free_memory", lambda: None)
+    assert with_budget(automatic).replay_budget == 0

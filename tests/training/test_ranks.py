@@ -37,7 +37,7 @@ def twin_of(size, **options):
     return twin(size, random_params(CFG, "float32"), CFG, *ragged_batch(CFG), **options)
 
 
-def test_as_many_shards_as_ranks_give_the_bits_of_as_many_workers():
+def test_as_many_shards_as_ranks_give_the_bits_of_as_many_workers(cut_for_workers):
     ours, theirs = ranked_steps.bits(twin_of(2)), ranked_steps.bits(step_of(workers=2))
     assert ours == theirs
 
@@ -102,7 +102,7 @@ def test_what_a_launcher_tells(monkeypatch, environment, found):
 
 
 @pytest.mark.parametrize("device", [False, True], ids=["numpy", "stand-in"])
-def test_parts_one_after_another_need_less_memory(device):
+def test_parts_one_after_another_need_less_memory(device, cut_for_workers):
     """And change nothing but the rounding: with as many shards as workers had, they give the very bits."""
     cfg = Config(**ranked_steps.SIZES)
     module = (strict_device.module, "cupy") if device else (np, "numpy")

@@ -20,7 +20,7 @@ from rmaat_np.errors import InputError
 from rmaat_np.optim import learning_rate
 from rmaat_np.step import predict
 from rmaat_np.system import machine
-from rmaat_np.training import loop, metrics, scores, validation
+from rmaat_np.training import execution, loop, metrics, scores, validation
 from rmaat_np.training import run as runs
 from rmaat_np.training.checkpoint import save_checkpoint
 from rmaat_np.training.execution import Execution
@@ -70,7 +70,7 @@ def test_result(whole, data):
     top = max((row for row in rows if "val_loss" in row), key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     tested = loop.evaluate(best.params, best.cfg, data.test)
     assert result.pop("seconds") >= 0 and result.pop("tokens_per_second") > 0 and result.pop("peak_cache_bytes") > 0
-    assert result.pop("seconds_per_step") > 0
+    assert result.pop("seconds_per_step") > 0 and result.pop("replay_budget_bytes") == 0
     peak = result.pop("peak_memory_bytes")
     assert peak >= 0 if needs.MEASURES_MEMORY else peak is None
     assert result.pop("machine") == machine.describe() and re.fullmatch(r"\d{4}-\d\d-\d\d", result.pop("date"))
@@ -412,8 +412,8 @@ def test_picture_that_cannot_be_drawn_costs_one_line(tmp_path, data, whole, monk
 
 @pytest.mark.parametrize(
     ("overrides", "options"),
-    [({}, {}), ({"method": "bptt"}, {}), ({}, {"replay_budget": 2**30})],
-    ids=["again", "bptt", "replay budget"],
+    [({}, {}), ({"method": "bptt"}, {}), ({}, {"replay_budget": 2**30}), ({}, {"auto_budget": True})],
+    ids=["again", "bptt", "replay budget", "automatic budget"],
 )
 def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, options):
     loop.train(start(tmp_path / "run", data, **overrides), data, Execution(**options))
@@ -422,7 +422,22 @@ def test_runs_that_are_equal_bit_for_bit(tmp_path, data, whole, overrides, optio
     assert metrics_of(tmp_path / "run") == metrics_of(whole)
 
 
-def test_two_workers_are_deterministic(tmp_path, data, whole):
+def test_an_automatic_budget_is_told_saved_and_spent(tmp_path, data, whole, monkeypatch):
+    """Of memory for one more cache, one more is kept. BPTT, and a model of one segment, have nothing to replay."""
+    monkeypatch.setattr(execution, "free_memory", lambda: 4 * 2**20)
+    lines, automatic = [], Execution(auto_budget=True)
+    result = loop.train(start(tmp_path / "run", data), data, automatic, report=lines.append)
+    assert lines[0].startswith("each worker may keep caches of 1 MiB, ") and "1/4 of the free memory" in lines[0]
+    assert result["replay_budget_bytes"] == 2**20
+    before = json.loads((whole / "result.json").read_text(encoding="utf-8"))
+    assert before["replay_budget_bytes"] == 0 and result["peak_cache_bytes"] > before["peak_cache_bytes"]
+    for name, changes in {"bptt": {"method": "bptt"}, "one": {"num_segments": 1, "segment_length": 16}}.items():
+        lines.clear()
+        result = loop.train(start(tmp_path / name, data, **changes), data, automatic, report=lines.append)
+        assert result["replay_budget_bytes"] == 0 and lines[0].startswith("step ")
+
+
+def test_two_workers_are_deterministic(tmp_path, data, whole, cut_for_workers):
     for name in ("one", "two"):
         loop.train(start(tmp_path / name, data), data, Execution(workers=2))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")

@@ -1,0 +1,126 @@
+"""Memory that NumPy's arrays take again, and gives back: what glibc is told, and what a process keeps."""
+
+import ctypes
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import needs
+
+import rmaat_np as rn
+from rmaat_np import backend, processor
+from rmaat_np.processor import KEPT, freed_memory_kept, keep_freed_memory
+from rmaat_np.system import machine
+
+MMAP, TRIM = -3, -1
+KEEP = [("mallopt", MMAP, KEPT // 2), ("mallopt", TRIM, 2**31 - 1)]
+GIVE_BACK = [("mallopt", TRIM, KEPT), ("mallinfo2",), ("malloc_trim", 0)]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What a C library with more than KEPT bytes to spare is told. No block is running."""
+    calls = []
+    library = SimpleNamespace(
+        mallopt=lambda *values: calls.append(("mallopt", *values)),
+        malloc_trim=lambda *values: calls.append(("malloc_trim", *values)),
+        mallinfo2=lambda: calls.append(("mallinfo2",)) or SimpleNamespace(size8=KEPT + 1),
+    )
+    monkeypatch.setattr(processor, "_glibc", lambda: library)
+    monkeypatch.setattr(processor, "_keepers", 0)
+    return calls
+
+
+def test_a_block_keeps_memory_and_its_end_gives_it_back(told):
+    with freed_memory_kept():
+        assert told == KEEP
+    assert told == KEEP + GIVE_BACK
+
+
+def test_only_the_outermost_of_blocks_gives_back(told):
+    """Also where they are in several threads."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with freed_memory_kept():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    with freed_memory_kept(), freed_memory_kept():
+        pass
+    assert told == KEEP
+    leave.set()
+    thread.join()
+    assert told == KEEP + GIVE_BACK
+
+
+def test_what_a_program_keeps_from_its_start_no_block_gives_back(told):
+    keep_freed_memory()
+    with freed_memory_kept():
+        pass
+    assert told == KEEP
+
+
+def test_an_error_in_a_block_gives_back_and_comes_out(told):
+    with pytest.raises(ZeroDivisionError), freed_memory_kept():
+        raise ZeroDivisionError
+    assert told == KEEP + GIVE_BACK
+
+
+def test_little_memory_stays(told, monkeypatch):
+    """To give it back would cost a small model more than it brings."""
+    monkeypatch.setattr(processor, "_free_bytes", lambda libc: KEPT)
+    with freed_memory_kept():
+        pass
+    assert told == KEEP + GIVE_BACK[:1]
+
+
+def test_an_older_glibc_does_not_tell_what_is_free(told):
+    del processor._glibc().mallinfo2
+    with freed_memory_kept():
+        pass
+    assert told == [*KEEP, GIVE_BACK[0], GIVE_BACK[2]]
+
+
+def test_a_step_and_a_prediction_are_blocks_and_a_card_needs_none(told):
+    cfg = rn.Config(8, 3, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=4)
+    params, tokens = rn.init_params(cfg), np.ones((2, 8), dtype=int)
+    rn.loss_and_grads(params, cfg, tokens, [0, 1])
+    rn.predict(params, cfg, tokens)
+    assert told == 2 * (KEEP + GIVE_BACK)
+    with backend.using(np), freed_memory_kept():
+        assert len(told) == 2 * len(KEEP + GIVE_BACK)
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
+def test_another_c_library_is_left_alone(monkeypatch, error):
+    """macOS has no mallopt, Windows no library of that name."""
+
+    def refuse(name):
+        if error is AttributeError:
+            return SimpleNamespace()
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    processor._glibc.cache_clear()
+    with freed_memory_kept():
+        keep_freed_memory()
+    processor._glibc.cache_clear()
+    monkeypatch.setattr(processor, "_keepers", 0)
+
+
+@pytest.mark.skipif(not needs.MEASURES_MEMORY or processor._glibc() is None, reason="needs Linux with glibc")
+def test_a_process_does_not_stay_large(monkeypatch):
+    """Of 320 MiB in arrays that glibc keeps inside a block, hardly more than KEPT is left after it."""
+    monkeypatch.setattr(processor, "_keepers", 0)
+    before = machine._status_bytes("VmRSS")
+    with freed_memory_kept():
+        arrays = [np.ones(2**20) for _ in range(40)]
+        del arrays
+        inside = machine._status_bytes("VmRSS")
+    after = machine._status_bytes("VmRSS")
+    assert inside - before > 300 * 2**20 and after - before < KEPT
