@@ -11,7 +11,6 @@
 # Read beside this: `rmaat_np/step.py` (`Share`), `rmaat_np/training/ranks.py`, `rmaat_np/benchmark/ranks.py`.
 
 # %%
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -182,7 +181,8 @@ show(figure, "11_one_gradient_many_machines_many")
 heading("Real ranks")
 script = Path(rn.__file__).parents[1] / "run_lra.py"
 short = ["--task", "recall", "--steps", "3", "--set", "eval_every=3"]
-ready = importlib.util.find_spec("mpi4py") is not None and shutil.which(mpiexec()) is not None
+probe = [sys.executable, "-c", "from mpi4py import MPI"]  # in a process of its own: importing begins MPI
+ready = shutil.which(mpiexec()) is not None and subprocess.run(probe, capture_output=True).returncode == 0
 with tempfile.TemporaryDirectory() as folder:
     one, two = ([*short, "--workers", workers, "--out", f"{folder}/{workers}"] for workers in ("2", "1"))
     jobs = [[sys.executable, script, *one]] + [[mpiexec(), "-n", "2", sys.executable, script, *two]] * ready
@@ -207,6 +207,9 @@ print(f"two ranks and two threads: equal bits {same}" if ready else "there is no
 # ```sh
 # mpiexec -hosts 192.168.0.10,192.168.0.11 -ppn 4 -n 8 python run_lra.py --preset lra --workers 2 --out runs/big
 # ```
+#
+# MPICH's `mpiexec` does not pass on what a closed terminal sends, SIGHUP: start a long run with `nohup`. After a crash,
+# the same command with `--resume runs/big` goes on. A program of your own, with `rn.train`, is one process.
 #
 # ## What can go wrong here
 #

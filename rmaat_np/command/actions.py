@@ -193,7 +193,8 @@ def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespa
         run, dataset, execution, lambda: bool(received) or options.time_is_up(arguments), report, complain
     )
     written = " ".join(name for name in WRITTEN if (run.folder / name).exists())
-    again = options.command("--eval", run.folder / "best.npz", *options.same_place(arguments)[2:])
+    place = options.same_place(arguments, accumulate=1, divide_optimiser=False)  # which only a training needs
+    again = options.command("--eval", run.folder / "best.npz", *place[2:])
     missed = _never_predicted(result) if run.codec else ""
     selected = run.settings.train.select == "macro_f1"
     macro_f1 = f", macro F1 {result['test']['macro_f1']:.3f}" if selected else ""

@@ -7,16 +7,17 @@ import signal
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 
 from ..backend import BackendError
 from ..errors import InputError, escaped
 from ..system.terminal import complain
 from ..training.divergence import Diverged
-from ..training.ranks import ALONE, MpiRanks, Ranks, give_up, join, wait_for_rank_0
+from ..training.ranks import ALONE, MpiRanks, Ranks, check_alike, end_all, give_up, join, launched, wait_for_rank_0
 from . import actions, options
 from .compare import compare
 from .predict import predict
-from .signals import exit_code, number_of
+from .signals import exit_code, number_of, stops_answered
 
 _REMEDIES = {  # by the names of errno, for not every platform has all of them
     "EACCES": "make it accessible to this user",
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     argv: the options; None: those of this process. Under mpiexec all ranks end with the same code.
     """
     try:
-        ranks = join()
+        with stops_answered(lambda number: end_all(128 + number)) if launched()[1] > 1 else nullcontext():
+            ranks = join()
     except InputError as error:
         wait_for_rank_0()  # it says the same and ends all, unless it can be joined
         complain(f"{options.program()}: {error}")
@@ -61,19 +63,44 @@ def _main_of_rank(argv: list[str] | None, ranks: MpiRanks) -> int:
         code = _main(argv, ranks)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:  # a mistake in this program: whatever it is, the other ranks must not wait for this one
+        if code and not kept.getvalue() and ranks.rank > 0:
+            complain(f"{_name(ranks)}: ended with exit code {code}")
+    except BaseException as error:  # a mistake in this program: the other ranks must not wait for this one
         traceback.print_exc()
+        complain(f"{_name(ranks)}: {escaped(repr(error))}, a mistake in this program; the lines above say where")
         code = 1
     sys.stdout, sys.stderr = streams
-    return ranks.leave(code, lambda: complain(kept.getvalue().rstrip("\n")) if kept.getvalue() else None)
+
+    def say() -> None:
+        if kept.getvalue():
+            complain(kept.getvalue().rstrip("\n"))
+
+    received: list[int] = []
+
+    def end(number: int) -> None:
+        received.append(number)
+        if code or len(received) > 1:  # all went well on this rank: another one may still have something to write
+            say()
+            end_all(code or 128 + number)
+
+    with stops_answered(end):
+        return ranks.leave(code, say)
+
+
+def _name(ranks: Ranks) -> str:
+    """What a message begins with: the program and, where there are several, the rank."""
+    return options.program() + (f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else "")
 
 
 def _main(argv: list[str] | None, ranks: Ranks) -> int:
     """`main` of one process, with what it says of its errors."""
-    name = options.program() + (f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else "")
+    name = _name(ranks)
     # a number that is not finite is reported with its step and its first array; NumPy's warning would only repeat it
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="rmaat_np")
     try:
+        if ranks.size > 1:
+            words = sys.argv[1:] if argv is None else argv
+            check_alike(ranks, {f"word {place} of the command line": word for place, word in enumerate(words, 1)})
         arguments = options.parse_arguments(argv, ranks)
         return _dispatch(arguments)
     except BrokenPipeError:  # whoever read our lines has seen enough, as `head` does

@@ -1,7 +1,7 @@
 """Signals: the one place of the program with signal handlers."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # what asks a process to end, on this platform: SIGHUP when its terminal is closed or its connection breaks; SIGUSR1
@@ -39,17 +39,28 @@ def stop_requests() -> Iterator[list[int]]:
     """
     received: list[int] = []
 
-    def remember(number: int, frame) -> None:
+    def remember(number: int) -> None:
         if received and number != _HANGUP:
             raise KeyboardInterrupt(number)
         received.append(number)
 
-    previous = {number: signal.signal(number, remember) for number in _heeded()}
-    try:
+    with stops_answered(remember):
         yield received
+
+
+@contextmanager
+def stops_answered(answer: Callable[[int], object]) -> Iterator[None]:
+    """Inside the `with` block, each signal that asks to end calls answer(number)."""
+
+    def handler(number: int, frame) -> None:
+        answer(number)
+
+    previous = {number: signal.signal(number, handler) for number in _heeded()}
+    try:
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def exit_code(number: int | None) -> int:

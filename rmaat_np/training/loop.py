@@ -107,14 +107,6 @@ def _judge_batch(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarr
     return loss, predicted, confidence, (probabilities**2).sum(axis=1)
 
 
-def _score(params: dict, cfg: Config, tokens: np.ndarray, labels: np.ndarray, workers: int):
-    """A batch of an evaluation. -> the sum of the rows' cross-entropies, the number of right answers"""
-    logits = backend.to_host(predict(params, cfg, tokens, workers)).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
-    return -likelihood.sum(), (logits.argmax(axis=1) == labels).sum()
-
-
 def train(
     run: Run,
     dataset: Dataset,

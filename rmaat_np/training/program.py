@@ -15,6 +15,7 @@ from ..system.machine import default_workers
 from ..system.terminal import progress_bar
 from . import loop
 from .execution import Execution
+from .ranks import launched
 from .run import Run
 
 _POLL = 0.2  # seconds between two looks at Ctrl-C, which some systems do not let interrupt a wait
@@ -41,6 +42,10 @@ def train(
     """
     if not isinstance(run, Run) or not isinstance(data, Dataset):
         raise InputError(f"train takes a Run and its Dataset, not a {type(run).__name__} and a {type(data).__name__}")
+    if launched()[1] > 1:
+        raise InputError(
+            "a launcher started several processes, but a program trains in one; use the command for several"
+        )
     workers = default_workers() if workers is None else workers
     execution = Execution(
         backend=backend.name, workers=workers, replay_budget=replay_budget or 0, auto_budget=replay_budget is None

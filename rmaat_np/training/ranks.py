@@ -24,6 +24,8 @@ _LAUNCHERS = (  # what each launcher calls a process's rank, and their number
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),  # `srun --mpi=pmix`
 )
+_SRUN = "SLURM_STEP_NUM_TASKS"  # how many processes srun started, with MPI or without
+_FLUSH = 0.3  # seconds that a launcher gets to pass on what was said, before all is ended
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -205,8 +207,7 @@ class MpiRanks(Ranks):
         while not request.Test():
             if time.monotonic() > deadline:
                 say()
-                sys.stderr.flush()
-                self.comm.Abort(code)
+                end_all(code)
             time.sleep(0.01)
         failed = np.flatnonzero(codes)
         if failed.size and failed[0] == self.rank:
@@ -217,8 +218,9 @@ class MpiRanks(Ranks):
 def launched() -> tuple[int, int]:
     """This process's rank and their number, as the launcher tells them; 0 and 1 without one, or if it tells neither."""
     for rank, size in _LAUNCHERS:
-        if os.environ.get(rank, "").isdecimal():
-            return int(os.environ[rank]), int(os.environ.get(size, "1"))
+        numbers = os.environ.get(rank, ""), os.environ.get(size, "1")
+        if all(number.isdecimal() for number in numbers):
+            return int(numbers[0]), int(numbers[1])
     return 0, 1
 
 
@@ -239,9 +241,26 @@ def give_up(code: int) -> None:
 
     Other launchers end the others when a process ends with an error.
     """
+    _let_speak()
     with suppress(KeyError, ValueError, OSError):
         request = f"cmd=init pmi_version=1 pmi_subversion=1\ncmd=abort exitcode={code}\n"
         os.write(int(os.environ["PMI_FD"]), request.encode())
+
+
+def end_all(code: int) -> None:
+    """End all processes of the job at once, whatever they do, with this exit code."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        _let_speak()
+        mpi.COMM_WORLD.Abort(code)
+    give_up(code)
+    os._exit(code)
+
+
+def _let_speak() -> None:
+    """Give the launcher time to pass on what was said."""
+    sys.stderr.flush()
+    time.sleep(_FLUSH)
 
 
 def mpiexec() -> str:
@@ -257,6 +276,11 @@ def join() -> Ranks:
     """
     rank, size = launched()
     if size == 1:
+        if int(os.environ.get(_SRUN, "1")) > 1:
+            raise InputError(
+                f"srun started {os.environ[_SRUN]} processes that do not know of each other; use srun --mpi=pmi2 or "
+                "--mpi=pmix, or start one"
+            )
         return ALONE
     try:
         from mpi4py import MPI

@@ -23,7 +23,7 @@ from rmaat_np.training import run as runs
 from rmaat_np.training.ranks import Ranks
 
 FAULTY = Path(ranked_command.__file__)
-RUN = ["--task", "recall", "--workers", 1]
+RUN = ["--task", "recall", "--workers", 1, "--replay-budget", 0]
 RUN += [word for key, value in interrupted_run.SIZES.items() for word in ("--set", f"{key}={value}")]
 NO_FAULT = ("none", "none", 1, 0)
 ENDLESS = ["--set", "steps=1000000", "--set", "eval_every=1000000"]
@@ -38,7 +38,7 @@ def go_on(out, ranks=2):
     """As a user would: --resume, or where there is no checkpoint yet, the same command again."""
     if not (out / "last.npz").exists():
         return job(out, ranks=ranks)
-    return mpi.run(ranks, FAULTY, *NO_FAULT, "--workers", 1, "--resume", out)
+    return mpi.run(ranks, FAULTY, *NO_FAULT, "--workers", 1, "--replay-budget", 0, "--resume", out)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_divided_optimiser_changes_no_bit(tmp_path, ranks):
     assert job(expected, ranks=ranks)[0] == 0
     code, _, err = job(out, 1, "stop", 7, 0, ranks=ranks, more=["--divide-optimiser"])
     assert code == 143 and err.rstrip().endswith("--divide-optimiser")
-    words = ["--workers", 1, "--resume", out, "--divide-optimiser"]
+    words = ["--workers", 1, "--replay-budget", 0, "--resume", out, "--divide-optimiser"]
     code, _, err = mpi.run(ranks, FAULTY, 0, "stop", 5, 0, *words)
     assert code == 143, err
     assert go_on(out, ranks)[0] == 0
@@ -173,6 +173,47 @@ def test_a_rank_that_fails_ends_all_within_10_seconds(tmp_path, rank, event, cod
         assert "mpiexec -n 2" in err and "--resume" in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_while_a_failed_rank_waits_for_the_others(tmp_path, rank, number):
+    """The others are in the middle of a sum: nothing but force ends them, and the reason is told all the same."""
+    running, metrics = mpi.start(2, FAULTY, rank, "raise", 5, 0, *RUN, "--out", tmp_path), tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while (not metrics.exists() or metrics.read_bytes().count(b"\n") < 4) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.4)
+    running.send_signal(number)
+    code, _, err = mpi.finish(running, 20)
+    assert code == 1 and f"rank {rank} of 2: ZeroDivisionError" in err
+
+
+def test_ranks_with_other_options_are_refused(tmp_path):
+    """One of them would never come to what the others wait for."""
+    train = [sys.executable, SCRIPT, *RUN, "--out", tmp_path / "run"]
+    code, _, err = mpi.run([train, [sys.executable, SCRIPT, "--help"]], limit=60)
+    assert (
+        code == 2
+        and "word 1 of the command line is '--help', on rank 0 it is '--task'" in err
+        and not (tmp_path / "run").exists()
+    )
+
+
+def test_the_command_that_evaluates_again_does(tmp_path):
+    more = ["--divide-optimiser", "--accumulate", 2]
+    code, out, err = mpi.run(2, SCRIPT, *RUN, "--out", tmp_path / "run", *more)
+    assert (code, err) == (0, "")
+    again = re.search(r"evaluate again: (.*)", out)[1]
+    done = subprocess.run(again, shell=True, capture_output=True, encoding="utf-8", cwd=mpi.ROOT, timeout=120)
+    assert done.returncode == 0 and "test_accuracy" in done.stdout, done.stderr
+
+
+def test_srun_without_mpi_is_refused():
+    environment = mpi.environment(SLURM_STEP_NUM_TASKS=4, SLURM_PROCID=1)
+    command = [sys.executable, str(SCRIPT), *map(str, RUN)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=60)
+    assert done.returncode == 2 and "srun started 4 processes that do not know of each other" in done.stderr
+
+
 def test_divergence_is_told_once_and_kept(tmp_path):
     code, _, err = mpi.run(2, FAULTY, *NO_FAULT, *RUN, "--set", "lr=1e30", "--set", "warmup_steps=0", "--out", tmp_path)
     assert code == 1, err
@@ -213,7 +254,8 @@ def test_a_signal_to_mpiexec_saves_first(tmp_path, number):
     assert step == lines_of(out / "metrics.jsonl") >= 5
     assert err.count("stopped after step") == 1 and f"stopped after step {step}, saved; go on with: " in err
     again = shlex.split(err.split("go on with: ")[1].splitlines()[0])
-    assert Path(again[0]).name == "mpiexec" and again[1:3] == ["-n", "2"] and again[-4:-2] == ["--resume", str(out)]
+    assert Path(again[0]).name == "mpiexec" and again[1:3] == ["-n", "2"]
+    assert again[again.index("--resume") + 1] == str(out)
 
 
 def test_a_stop_of_one_rank_stops_all_after_the_same_step(tmp_path, whole):
@@ -279,7 +321,7 @@ def test_ranks_with_other_settings_are_refused(tmp_path):
     own = [[sys.executable, SCRIPT, *TINY, "--out", tmp_path / "run", *more] for more in ([], ["--lr", 0.5])]
     code, _, err = mpi.run(own)
     assert code == 2 and err.count("\n") == 1
-    assert "rank 1: settings.train.lr is 0.5, on rank 0 it is 0.002; give all ranks the same" in err
+    assert "of the command line is '--lr', on rank 0 it is None; give all ranks the same" in err
     assert not (tmp_path / "run").exists()
 
 
