@@ -34,18 +34,6 @@ def sum_rows(x):
     return backend.xp.ones(x.shape[0], dtype=x.dtype) @ x
 
 
-def _row_blocks(x):
-    """Slices of the rows of x that are small enough for the processor's cache; on a GPU one slice of all.
-
-    A chain of passes over one slice finds its data there. gelu has 8 passes forward and 9 back: in slices they took
-    30 % and 40 % less time at width 512. No bit changes.
-
-    Shapes: x (R, D) -> slices of about 65,536 / D rows
-    """
-    size = max(1, 65_536 // x.shape[1]) if backend.name == "numpy" else max(1, x.shape[0])
-    return [slice(start, start + size) for start in range(0, x.shape[0], size)]
-
-
 def linear_forward(x, w, b):
     """out = x w + b.
 
@@ -123,17 +111,14 @@ def gelu_forward(x):
         return backend.kernels.gelu_forward(x)
     xp = backend.xp
     x_rows = flatten_rows(x)
-    s, out = xp.empty_like(x_rows), xp.empty_like(x_rows)
-    for part in _row_blocks(x_rows):
-        x_part, s_part = x_rows[part], s[part]
-        xp.multiply(x_part, x_part, out=s_part)
-        s_part *= GELU_SLOPE * GELU_CUBIC
-        s_part += GELU_SLOPE
-        s_part *= x_part  # u
-        xp.tanh(s_part, out=s_part)
-        s_part += 1.0
-        s_part *= 0.5
-        xp.multiply(x_part, s_part, out=out[part])
+    s = x_rows * x_rows
+    s *= GELU_SLOPE * GELU_CUBIC
+    s += GELU_SLOPE
+    s *= x_rows  # u
+    xp.tanh(s, out=s)
+    s += 1.0
+    s *= 0.5
+    out = x_rows * s
     return out.reshape(x.shape), {"x": x, "s": s}
 
 
@@ -146,18 +131,15 @@ def gelu_backward(dout, cache):
         return backend.kernels.gelu_backward(dout, cache)
     xp = backend.xp
     x_rows, s, dout_rows = flatten_rows(cache["x"]), cache["s"], flatten_rows(dout)
-    dx = xp.empty_like(dout_rows)
-    for part in _row_blocks(dx):
-        x_part, s_part, dx_part = x_rows[part], s[part], dx[part]
-        slope = x_part * x_part
-        slope *= 6 * GELU_SLOPE * GELU_CUBIC
-        slope += 2 * GELU_SLOPE
-        slope *= x_part  # 2 x u'
-        xp.subtract(1.0, s_part, out=dx_part)
-        dx_part *= slope
-        dx_part += 1.0
-        dx_part *= s_part  # s (1 + (1 - s) 2 x u')
-        dx_part *= dout_rows[part]
+    slope = x_rows * x_rows
+    slope *= 6 * GELU_SLOPE * GELU_CUBIC
+    slope += 2 * GELU_SLOPE
+    slope *= x_rows  # 2 x u'
+    dx = xp.subtract(1.0, s)
+    dx *= slope
+    dx += 1.0
+    dx *= s  # s (1 + (1 - s) 2 x u')
+    dx *= dout_rows
     return dx.reshape(dout.shape)
 
 

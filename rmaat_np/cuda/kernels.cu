@@ -6,16 +6,25 @@
 
 typedef long long int64;
 
+// Indices: 32 bits where every array of the launch is small enough, for a division of 64 bits takes many instructions.
+typedef INDEX Offset;
+
+// An integer argument: kernels.py passes 64 bits, the arithmetic takes what an index has.
+struct Size {
+    int64 value;
+    __device__ operator Offset() const { return (Offset)value; }
+};
+
 #define PER_LANE ((WIDTH + 31) / 32)
 
 // One thread per element i of `count`.
 #define EACH(i, count)                                           \
-    const int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x; \
+    const Offset i = (Offset)blockIdx.x * blockDim.x + threadIdx.x; \
     if (i >= (count)) return;
 
 // One warp, 32 lanes, per row of `count`; all lanes of a warp return together, so sums over lanes are safe after it.
 #define EACH_ROW(row, lane, count)                                          \
-    const int64 row = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / 32; \
+    const Offset row = ((Offset)blockIdx.x * blockDim.x + threadIdx.x) / 32; \
     const int lane = threadIdx.x % 32;                                      \
     if (row >= (count)) return;
 
@@ -31,33 +40,36 @@ __device__ real phi_slope(real phi) { return phi > 1 ? (real)1 : phi; }
 
 __device__ real at_least(real x, real least) { return x < least ? least : x; }
 
-extern "C" __global__ void phi_forward(const real* u, real* out, int64 count) {
+extern "C" __global__ void phi_forward(const real* u, real* out, Size count) {
     EACH(i, count)
     out[i] = phi(u[i]);
 }
 
-extern "C" __global__ void phi_backward(const real* dphi, const real* phi, real* du, int64 count) {
+extern "C" __global__ void phi_backward(const real* dphi, const real* phi, real* du, Size count) {
     EACH(i, count)
     du[i] = dphi[i] * phi_slope(phi[i]);
 }
 
-extern "C" __global__ void gelu_forward(const real* x, real* s, real* out, int64 count, double slope, double cubic) {
+extern "C" __global__ void gelu_forward(const real* x, real* s, real* out, Size count, double slope, double cubic) {
     EACH(i, count)
     const real u = x[i] * ((real)slope + (real)(slope * cubic) * x[i] * x[i]);
     s[i] = (real)0.5 * (1 + tanh(u));
     out[i] = x[i] * s[i];
 }
 
-extern "C" __global__ void gelu_backward(const real* dout, const real* x, const real* s, real* dx, int64 count,
+extern "C" __global__ void gelu_backward(const real* dout, const real* x, const real* s, real* dx, Size count,
                                          double slope, double cubic) {
     EACH(i, count)
     const real twice_xdu = x[i] * ((real)(2 * slope) + (real)(6 * slope * cubic) * x[i] * x[i]);
     dx[i] = dout[i] * s[i] * (1 + (1 - s[i]) * twice_xdu);
 }
 
-// A warp per row, the row in registers. Shapes: x, xhat, out (rows, WIDTH); gain, bias (WIDTH); rstd (rows)
+// A warp per row, the row in registers. At width 1,024 layer_norm_backward takes 166 of the 255 that a thread can have
+// (float32, sm_90, ptxas 12). At 2,048 they do not suffice, and 304 bytes of each thread go to memory, 412 with indices
+// of 64 bits. No other kernel spills.
+// Shapes: x, xhat, out (rows, WIDTH); gain, bias (WIDTH); rstd (rows)
 extern "C" __global__ void layer_norm_forward(const real* x, const real* gain, const real* bias, real* xhat, real* rstd,
-                                              real* out, int64 rows, double eps) {
+                                              real* out, Size rows, double eps) {
     EACH_ROW(row, lane, rows)
     real value[PER_LANE], sum = 0, squares = 0;
     for (int k = 0; k < PER_LANE; k++) {
@@ -84,11 +96,11 @@ extern "C" __global__ void layer_norm_forward(const real* x, const real* gain, c
 // Warp w of `warps` takes rows w, w + warps, ... and sums their parts of dgain and dbias into row w of partials.
 // Shapes: dout, xhat, dx (rows, WIDTH); rstd (rows); gain (WIDTH); partials (warps, 2 WIDTH), dgain beside dbias
 extern "C" __global__ void layer_norm_backward(const real* dout, const real* xhat, const real* rstd, const real* gain,
-                                               real* dx, real* partials, int64 rows, int64 warps) {
+                                               real* dx, real* partials, Size rows, Size warps) {
     EACH_ROW(warp, lane, warps)
     real dgain[PER_LANE], dbias[PER_LANE], dxhat[PER_LANE], hat[PER_LANE];
     for (int k = 0; k < PER_LANE; k++) dgain[k] = dbias[k] = 0;
-    for (int64 row = warp; row < rows; row += warps) {
+    for (Offset row = warp; row < rows; row += warps) {
         real along_one = 0, along_xhat = 0;
         for (int k = 0; k < PER_LANE; k++) {
             const int d = lane + 32 * k;
@@ -121,10 +133,10 @@ extern "C" __global__ void layer_norm_backward(const real* dout, const real* xha
 // phi(K), phi(K) + phi(R), and V, the last two masked. Rows of k and v are k_row and v_row numbers apart.
 // Shapes: phi_r (N, D); mask (B N); phi_k_unmasked, phi_k_plus_r, live_v (B N, D)
 extern "C" __global__ void write_forward(const real* k, const real* v, const real* phi_r, const real* mask,
-                                         real* phi_k_unmasked, real* phi_k_plus_r, real* live_v, int64 count, int64 N, int64 D,
-                                         int64 k_row, int64 v_row, int64 has_phi_r, int64 has_mask) {
+                                         real* phi_k_unmasked, real* phi_k_plus_r, real* live_v, Size count, Size N, Size D,
+                                         Size k_row, Size v_row, Size has_phi_r, Size has_mask) {
     EACH(i, count)
-    const int64 row = i / D, d = i % D;
+    const Offset row = i / D, d = i % D;
     const real live = has_mask ? mask[row] : 1;
     phi_k_unmasked[i] = phi(k[row * k_row + d]);
     phi_k_plus_r[i] = phi_k_unmasked[i] * live + (has_phi_r ? phi_r[row % N * D + d] : 0);
@@ -133,33 +145,33 @@ extern "C" __global__ void write_forward(const real* k, const real* v, const rea
 
 // The astrocyte's response g = (sum_n phi(k_n))^alpha, a warp per sequence and column; G has it in its head's row.
 // Shapes: phi_k_unmasked (B, N, D); mask (B, N); total (B, D); G (B, heads, D)
-extern "C" __global__ void response(const real* phi_k_unmasked, const real* mask, real* total, real* G, int64 columns, int64 N,
-                                    int64 D, int64 heads, double alpha, double smallest, int64 has_mask) {
+extern "C" __global__ void response(const real* phi_k_unmasked, const real* mask, real* total, real* G, Size columns, Size N,
+                                    Size D, Size heads, double alpha, double smallest, Size has_mask) {
     EACH_ROW(column, lane, columns)
-    const int64 b = column / D, d = column % D, head = d / (D / heads);
+    const Offset b = column / D, d = column % D, head = d / (D / heads);
     real sum = 0;
-    for (int64 n = b * N + lane; n < (b + 1) * N; n += 32) sum += phi_k_unmasked[n * D + d] * (has_mask ? mask[n] : 1);
+    for (Offset n = b * N + lane; n < (b + 1) * N; n += 32) sum += phi_k_unmasked[n * D + d] * (has_mask ? mask[n] : 1);
     sum = at_least(warp_sum(sum), (real)smallest);
     const real g = alpha == 1 ? sum : pow(sum, (real)alpha);
     if (lane == 0) total[column] = sum;
-    for (int64 h = lane; h < heads; h += 32) G[(b * heads + h) * D + d] = h == head ? g : 0;
+    for (Offset h = lane; h < heads; h += 32) G[(b * heads + h) * D + d] = h == head ? g : 0;
 }
 
 // The heads' own blocks of a product of all columns with all columns, scaled.
 // Shapes: product (B, D, width), of which the first D columns are read -> blocks (B, heads, m, m)
-extern "C" __global__ void own_blocks(const real* product, real* blocks, int64 count, int64 D, int64 m, int64 width,
+extern "C" __global__ void own_blocks(const real* product, real* blocks, Size count, Size D, Size m, Size width,
                                       double scale) {
     EACH(i, count)
-    const int64 row = i / m, first = row % D / m * m;
+    const Offset row = i / m, first = row % D / m * m;
     blocks[i] = product[row * width + first + i % m] * (real)scale;
 }
 
 // The inverse: the heads' blocks on the diagonal, 0 elsewhere, and beside them G^T if width is D + heads.
 // Shapes: blocks (B, heads, m, m), G (B, heads, D) -> joined (B, D, width), or (B, width, D) if transposed
-extern "C" __global__ void join_heads(const real* blocks, const real* G, real* joined, int64 count, int64 D, int64 m,
-                                      int64 width, int64 transposed) {
+extern "C" __global__ void join_heads(const real* blocks, const real* G, real* joined, Size count, Size D, Size m,
+                                      Size width, Size transposed) {
     EACH(i, count)
-    const int64 b = i / width / D, row = i / width % D, column = i % width, heads = D / m;
+    const Offset b = i / width / D, row = i / width % D, column = i % width, heads = D / m;
     real value = 0;
     if (column >= D)
         value = G[(b * heads + column - D) * D + row];
@@ -169,22 +181,22 @@ extern "C" __global__ void join_heads(const real* blocks, const real* G, real* j
 }
 
 // Y = read * P, P = 1 / C. Shapes: read (rows, D + heads) with C in its last columns; y (rows, D); P (rows, heads)
-extern "C" __global__ void read_forward(const real* read, real* y, real* P, int64 count, int64 D, int64 heads,
+extern "C" __global__ void read_forward(const real* read, real* y, real* P, Size count, Size D, Size heads,
                                         double smallest) {
     EACH(i, count)
-    const int64 row = i / D, d = i % D, m = D / heads, width = D + heads;
+    const Offset row = i / D, d = i % D, m = D / heads, width = D + heads;
     const real p = 1 / at_least(read[row * width + D + d / m], (real)smallest);
     y[i] = read[row * width + d] * p;
     if (d % m == 0) P[row * heads + d / m] = p;
 }
 
 // The gradient of that, a warp per row and head: dread = dy * P and dC = -(dy . y) P, side by side as they were.
-extern "C" __global__ void read_backward(const real* dy, const real* y, const real* P, real* dread, int64 rows, int64 D,
-                                         int64 heads) {
+extern "C" __global__ void read_backward(const real* dy, const real* y, const real* P, real* dread, Size rows, Size D,
+                                         Size heads) {
     EACH_ROW(pair, lane, rows * heads)
-    const int64 row = pair / heads, head = pair % heads, m = D / heads;
+    const Offset row = pair / heads, head = pair % heads, m = D / heads;
     real sum = 0;
-    for (int64 d = head * m + lane; d < (head + 1) * m; d += 32) {
+    for (Offset d = head * m + lane; d < (head + 1) * m; d += 32) {
         sum += dy[row * D + d] * y[row * D + d];
         dread[row * (D + heads) + d] = dy[row * D + d] * P[pair];
     }
@@ -195,10 +207,10 @@ extern "C" __global__ void read_backward(const real* dy, const real* y, const re
 // dK and dV from dphi(K) and dV of the products; dG is read if has_feedback: column D + head of dH.
 // Shapes: dphi, dv, phi_k_unmasked (B N, D); mask (B N); dH (B, D, D + heads); total (B, D); dkv (B N, 2 D)
 extern "C" __global__ void write_backward(const real* dphi, const real* dv, const real* phi_k_unmasked, const real* mask,
-                                          const real* dH, const real* total, real* dkv, int64 count, int64 N, int64 D,
-                                          int64 heads, double alpha, int64 has_feedback, int64 has_mask) {
+                                          const real* dH, const real* total, real* dkv, Size count, Size N, Size D,
+                                          Size heads, double alpha, Size has_feedback, Size has_mask) {
     EACH(i, count)
-    const int64 row = i / D, d = i % D, column = row / N * D + d;
+    const Offset row = i / D, d = i % D, column = row / N * D + d;
     const real live = has_mask ? mask[row] : 1;
     real du = dphi[i];
     if (has_feedback) {

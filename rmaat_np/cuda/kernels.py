@@ -15,30 +15,39 @@ from ..layers import EPS, GELU_CUBIC, GELU_SLOPE
 
 THREADS = 256  # in a block, 8 warps
 NORM_WARPS = 1024  # how many partial sums of dgain and dbias: a fixed number, so that the order of sums is one too
+# Numbers of an array up to which its indices fit into 32 bits: k and v may be views of rows three times as wide.
+SMALL = 2**29
 PIECE = 16384  # numbers of a parameter that one block of threads updates
 
 
 def launch(name: str, dtype, threads: int, *arguments, width: int = 1) -> None:
     """Run a kernel of kernels.cu on at least that many threads. Arrays are C-contiguous; ints are 64-bit."""
     if threads:
-        _compiled(name, numpy.dtype(dtype).name, width)((-(-threads // THREADS),), (THREADS,), arguments)
+        kernel = _compiled(name, numpy.dtype(dtype).name, width, index_type(threads, arguments))
+        kernel((-(-threads // THREADS),), (THREADS,), arguments)
+
+
+def index_type(threads: int, arguments: tuple) -> str:
+    """The C type of indices: 32 bits where no array of a launch has more than SMALL numbers, else 64."""
+    sizes = [getattr(argument, "size", 0) for argument in arguments]
+    return "int" if max(threads, *sizes) <= SMALL else "long long"
 
 
 @cache
-def _compiled(name, dtype, width):
-    return module(dtype, width).get_function(name)
+def _compiled(name, dtype, width, index):
+    return module(dtype, width, index).get_function(name)
 
 
 @cache
-def module(dtype: str, width: int):
+def module(dtype: str, width: int, index: str = "int"):
     """kernels.cu for a dtype and a width of layer norm; CuPy compiles it when its first function is asked for."""
     source = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
-    return backend.xp.RawModule(code=source, options=compile_options(dtype, width))
+    return backend.xp.RawModule(code=source, options=compile_options(dtype, width, index))
 
 
-def compile_options(dtype: str, width: int) -> tuple[str, ...]:
-    """What makes kernels.cu a program for a dtype, "float32" or "float64", and a width of layer norm."""
-    return (f"-Dreal={'float' if dtype == 'float32' else 'double'}", f"-DWIDTH={width}")
+def compile_options(dtype: str, width: int, index: str = "int") -> tuple[str, ...]:
+    """What makes kernels.cu a program for a dtype, "float32" or "float64", a layer norm's width, a type of indices."""
+    return (f"-Dreal={'float' if dtype == 'float32' else 'double'}", f"-DWIDTH={width}", f"-DINDEX={index}")
 
 
 def address(array) -> int:

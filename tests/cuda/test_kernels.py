@@ -36,9 +36,11 @@ def emulated(monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.parametrize("small", [kernels.SMALL, 0], ids=["32-bit indices", "64-bit indices"])
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("name", PAIRS)
-def test_fused_pairs_equal_the_plain_ones(name, dtype, emulated, monkeypatch):
+def test_fused_pairs_equal_the_plain_ones(name, dtype, small, emulated, monkeypatch):
+    monkeypatch.setattr(kernels, "SMALL", small)
     monkeypatch.setattr(kernels, "NORM_WARPS", 3)  # so that a warp has several rows
     expected, douts = run_pair(PAIRS[name], dtype)
     emulated()
@@ -141,7 +143,7 @@ MISTAKES = {
     "reads past an array": ("dphi[i] *", "dphi[i + 1] *"),
     "order of its threads": ("du[i] =", "du[0] = du[i] = du[0] +"),
     "shuffle equally often": ("EACH(i, count)\n    du", "EACH(i, count)\n    if (i % 2) warp_sum(0);\n    du"),
-    "wrong number of arguments": ("phi, real* du, int64 count)", "phi, real* du, int64 count, int64 m)"),
+    "wrong number of arguments": ("phi, real* du, Size count)", "phi, real* du, Size count, Size m)"),
 }
 
 
@@ -188,6 +190,13 @@ def test_nvrtc_compiles_the_kernels(arch, dtype):
 
 
 def test_compile_options_name_the_type():
-    assert kernels.compile_options("float32", 64) == ("-Dreal=float", "-DWIDTH=64")
-    assert kernels.compile_options("float64", 1) == ("-Dreal=double", "-DWIDTH=1")
+    assert kernels.compile_options("float32", 64) == ("-Dreal=float", "-DWIDTH=64", "-DINDEX=int")
+    assert kernels.compile_options("float64", 1, "long long") == ("-Dreal=double", "-DWIDTH=1", "-DINDEX=long long")
+
+
+def test_indices_have_32_bits_where_every_array_is_small():
+    """Two arrays stand for those of a card: one number repeated takes no memory."""
+    small, large = (np.broadcast_to(np.float32(0), size) for size in (kernels.SMALL, kernels.SMALL + 1))
+    assert kernels.index_type(1, (small, 3, 0.5)) == "int"
+    assert kernels.index_type(1, (small, large)) == kernels.index_type(kernels.SMALL + 1, (small,)) == "long long"
     assert KEY.rate > 0  # the pairs with dropout run above, too

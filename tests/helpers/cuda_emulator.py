@@ -27,13 +27,13 @@ GUARD = 64  # NaNs before and behind every array
 
 
 @cache
-def library(dtype: str, width: int) -> ctypes.CDLL:
+def library(dtype: str, width: int, index: str) -> ctypes.CDLL:
     """kernels.cu as a shared library."""
     words = " ".join(f"KERNEL({name})" for name in NAMES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.so"
         command = [COMPILER, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{SOURCE.parent}", f"-DKERNELS={words}"]
-        command += [*kernels.compile_options(dtype, width), "-o", path, Path(__file__).with_suffix(".cpp")]
+        command += [*kernels.compile_options(dtype, width, index), "-o", path, Path(__file__).with_suffix(".cpp")]
         subprocess.run(command, check=True)
         return ctypes.CDLL(str(path))
 
@@ -99,7 +99,8 @@ def run(name, dtype, threads, arguments, arrays, width, backwards):
         else:
             packed = struct.pack("d", argument) if isinstance(argument, float) else struct.pack("q", argument)
             words.append(struct.unpack("Q", packed)[0])
-    function = getattr(library(np.dtype(dtype).name, width), f"emulate_{name}")
+    index = kernels.index_type(threads, tuple(host(a) if host(a) is not None else a for a in arguments))
+    function = getattr(library(np.dtype(dtype).name, width, index), f"emulate_{name}")
     function.restype = ctypes.c_bool
     blocks = -(-threads // kernels.THREADS)
     fine = function(len(words), blocks, kernels.THREADS, (ctypes.c_ulonglong * len(words))(*words), backwards)
