@@ -20,6 +20,7 @@ from helpers.twin import twin
 from rmaat_np.command import options
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
+from rmaat_np.training.execution import Execution
 from rmaat_np.training.ranks import Ranks
 
 FAULTY = Path(ranked_command.__file__)
@@ -50,7 +51,7 @@ def whole(tmp_path_factory):
             patch.setattr(loop, name, getattr(loop, name))  # to be put back
         data, run = interrupted_run.dataset(), interrupted_run.start(folder)
         loop.loss_and_grads = lambda *arguments, share, **options: twin(2, *arguments, **options)
-        loop.train(run, data)
+        loop.train(run, data, Execution(auto_budget=True))  # as the command does by default
     return folder
 
 

@@ -48,7 +48,7 @@ SILENT = dict.fromkeys(["memory.init", *OUT], 0)  # what is read out is 0 then, 
     ("factors", "operation", "where"),
     [
         ({"blocks.0.attn.qkv.weight": 1e38}, ("attention.py:", "H = ", " @ "), "forward of segment 1"),
-        ({"blocks.1.mlp.in.weight": 1e25}, ("layers.py:", "x_part, x_part"), "forward of segment 1"),
+        ({"blocks.1.mlp.in.weight": 1e25}, ("layers.py:", "s = x_rows * x_rows"), "forward of segment 1"),
         ({"memory.norm.bias": 2.5e38}, ("model.py:", "readout = ", ".mean(axis=1)"), "forward of segment 1"),
         ({"head.weight": 3e38}, ("layers.py:", " @ w"), "backward of segment 3"),
         (SILENT | {"head.weight": 3e37}, ("layers.py:", "dx *= rstd"), "backward of segment 3"),
