@@ -7,7 +7,6 @@ import pytest
 
 from rmaat_np.benchmark import tables as benchmark_tables
 from rmaat_np.benchmark.ranks import Link, efficiency_table, ranks_table
-from rmaat_np.benchmark.ranks import Link, efficiency_table, ranks_table
 from rmaat_np.training import compare_table
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +35,6 @@ def tables(path):
         return [compare_table.caption(found), compare_table.markdown_table(found)]
     if "stages" in found:
         return curriculum(found)
-    if "link" in found:
-        link = Link(**found["link"])
-        return [ranks_table(found["rows"], link), efficiency_table(found["model"])]
     if "link" in found:
         link = Link(**found["link"])
         return [ranks_table(found["rows"], link), efficiency_table(found["model"])]
