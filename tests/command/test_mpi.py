@@ -24,7 +24,7 @@ from rmaat_np.training.execution import Execution
 from rmaat_np.training.ranks import Ranks
 
 FAULTY = Path(ranked_command.__file__)
-RUN = ["--task", "recall", "--workers", 1, "--replay-budget", 0]
+RUN = ["--task", "recall", "--workers", 1]
 RUN += [word for key, value in interrupted_run.SIZES.items() for word in ("--set", f"{key}={value}")]
 NO_FAULT = ("none", "none", 1, 0)
 ENDLESS = ["--set", "steps=1000000", "--set", "eval_every=1000000"]
@@ -39,7 +39,7 @@ def go_on(out, ranks=2):
     """As a user would: --resume, or where there is no checkpoint yet, the same command again."""
     if not (out / "last.npz").exists():
         return job(out, ranks=ranks)
-    return mpi.run(ranks, FAULTY, *NO_FAULT, "--workers", 1, "--replay-budget", 0, "--resume", out)
+    return mpi.run(ranks, FAULTY, *NO_FAULT, "--workers", 1, "--resume", out)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_divided_optimiser_changes_no_bit(tmp_path, ranks):
     assert job(expected, ranks=ranks)[0] == 0
     code, _, err = job(out, 1, "stop", 7, 0, ranks=ranks, more=["--divide-optimiser"])
     assert code == 143 and err.rstrip().endswith("--divide-optimiser")
-    words = ["--workers", 1, "--replay-budget", 0, "--resume", out, "--divide-optimiser"]
+    words = ["--workers", 1, "--resume", out, "--divide-optimiser"]
     code, _, err = mpi.run(ranks, FAULTY, 0, "stop", 5, 0, *words)
     assert code == 143, err
     assert go_on(out, ranks)[0] == 0
