@@ -61,9 +61,10 @@ def plan(arguments: argparse.Namespace) -> comparing.Comparison:
     activate(execution)
     dataset = load_data(jobs[0].settings, arguments)  # it also fills the stored data that the runs share
     comparing.check_models(jobs, dataset)
+    found = fingerprint(dataset)
     for job in jobs:
         if (job.folder / "last.npz").exists():
-            check_same(load_run(job.folder).data, fingerprint(dataset), job.folder)
+            check_same(load_run(job.folder).data, found, job.folder)
     if arguments.out is None:  # after all checks: what is refused leaves no folder behind
         out = make_numbered_folder(out)
         jobs = comparing.make_jobs(out, task, preset, arguments.compare, seeds, overrides)

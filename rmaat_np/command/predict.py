@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import Config, convert_value
 from ..data.own.codec import Codec
+from ..data.own.files import SUFFIXES
 from ..data.own.row import Columns, Row
 from ..data.own.rows import read_lines_of_text, read_rows
 from ..errors import InputError
@@ -20,8 +21,6 @@ from ..system.terminal import complain, show
 from ..training.checkpoint import read_model
 from ..training.execution import activate
 from . import options
-
-TABLES = (".tsv", ".csv", ".jsonl", ".npz")  # every other file, and a pipe, is one document a line
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -76,8 +75,8 @@ def _answer(number: int, probabilities: np.ndarray, codec: Codec, scores: bool) 
 
 
 def _rows(source: Path, codec: Codec, how: dict) -> Iterator[Row | InputError]:
-    """The rows of a table, or of plain lines."""
-    if source.suffix.lower() in TABLES:
+    """The rows of a file such as those of the training; every other one, and a pipe, is one document a line."""
+    if source.suffix.lower() in SUFFIXES:
         columns = Columns(how["text_column"], how["text2_column"])
         yield from read_rows(source, columns, labelled=False)
     elif str(source) == "-":

@@ -57,8 +57,9 @@ def check_codec(before: Codec | None, dataset: Dataset, folder: object) -> None:
     """
     if before is None or dataset.codec is None:
         return
+    theirs = dataset.codec.to_json()
     for name, value in before.to_json().items():
-        now = dataset.codec.to_json()[name]
+        now = theirs[name]
         same = value == now
         if name == "classes":
             same = [*map(str, value)] == [*map(str, now)]  # "1" and 1: one class
