@@ -167,7 +167,8 @@ def make_dataset(
         divided = _divided(parts["train"], shares, seed, open_file, reading)
         parts = divided | {n: part for n, part in parts.items() if n != "train"}
     names = _check_labels(parts, list(reading.labels))
-    splits = {name: _split(parts[name], [names.index(label) for label in reading.labels]) for name in SPLITS}
+    places = {name: place for place, name in enumerate(names)}
+    splits = {name: _split(parts[name], [places[label] for label in reading.labels]) for name in SPLITS}
     _check_apart(parts, splits, reading)
     codec = reading.codec(names)
     origins = {name: (part.prefix, np.array(part.numbers), part.suffix) for name, part in parts.items()}

@@ -55,6 +55,7 @@ class Row:
 
 
 def or_error(make: Callable[..., Row], *arguments: Any) -> Row | InputError:
+    """The row that make(*arguments) returns, or the InputError that it raises: the rows behind it stay readable."""
     try:
         return make(*arguments)
     except InputError as error:
@@ -62,6 +63,7 @@ def or_error(make: Callable[..., Row], *arguments: Any) -> Row | InputError:
 
 
 def decode_field(content: bytes, place: str) -> str:
+    """Bytes of a file as text. Raises: InputError that begins with `place` for what is not UTF-8."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -125,5 +127,6 @@ def check_alike(documents: Any, names: tuple[str, str], place: str) -> None:
 
 
 def absent(place: str, what: str, name: str, option: str, there: Any) -> InputError:
+    """The error for a column, key or array that is missing, with the names of those that are there."""
     names = ", ".join(f"{key!r:.40}" for key in list(there)[:20]) or "none"
     return InputError(f"{place} has no {what} {name!r}, but {names}; name yours with --set {option}_column=NAME")

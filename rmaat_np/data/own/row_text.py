@@ -38,6 +38,7 @@ def read_line(file: BinaryIO) -> bytes:
 
 
 def too_long(place: str) -> InputError:
+    """The error for a row of more than MAX_RECORD bytes."""
     return InputError(f"{place} is longer than {MAX_RECORD >> 20} MiB; end each row with a line feed")
 
 
