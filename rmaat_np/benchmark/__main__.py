@@ -11,7 +11,10 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, fields
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from ..system.files import write_atomically
 from ..system.machine import default_workers, describe, describe_blas
 from ..system.terminal import Parser, progress_bar, tell
 from .check_out import check_out
-from .measure import CONFIGS, Conditions, agreement, configuration, is_torch, measure
+from .measure import CONFIGS, QUARTERS, Conditions, agreement, configuration, is_torch, measure
 from .ranks import (
     compare_ranks,
     draw_efficiency,
@@ -44,6 +47,7 @@ from .tables import (
 
 _LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
 LONG_LENGTHS = [2**k for k in range(14, 21)]
+NOT_LONG = ("amrb-library", "amrb-quarter", "torch-compile")
 _LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 REMEDY = "pip install torch, or measure --contenders amrb bptt"
 
@@ -79,6 +83,8 @@ def _do_request(request: dict) -> dict | None:
     if request["work"] == "ranks":
         return measure_ranks(request["config"], conditions)
     batch, cfg = configuration(request["config"])
+    if request["contender"] == "amrb-quarter":
+        conditions = replace(conditions, replay_budget=QUARTERS[request["config"]])
     if request["work"] == "agreement":
         return agreement(batch, cfg, conditions)
     return measure(request["contender"], batch, cfg, conditions)
@@ -87,7 +93,7 @@ def _do_request(request: dict) -> dict | None:
 def compare(configs: list[str], contenders: list[str], rounds: int, conditions: Conditions) -> list[dict]:
     """Rounds of all contenders in turn for every configuration. -> a row of medians for each pair of the two."""
     rows = []
-    with progress_bar(total=len(configs) * len(contenders) * rounds) as bar:
+    with progress_bar(total=len(configs) * len(contenders) * rounds) as bar, _compiler_without_a_past():
         bar.unit = "process"
         for config in configs:
             runs: dict[str, list[dict]] = {contender: [] for contender in contenders}
@@ -100,6 +106,20 @@ def compare(configs: list[str], contenders: list[str], rounds: int, conditions: 
                 row = {"config": config, "contender": name, "keeps_freed_memory": name in KEEPING}
                 rows.append(row | summarise(results))
     return rows
+
+
+@contextmanager
+def _compiler_without_a_past() -> Iterator[None]:
+    """torch.compile stores what it compiled on the disk; here it finds nothing from before."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            if before is not None:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
 
 
 def _long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
@@ -174,6 +194,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for path in filter(None, (options.json, options.long, options.picture)):  # now, and not after minutes of measuring
         if Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
             parser.error(f"{path}: cannot be written; name a file in a folder that you may write to")
+    if options.long and "amrb-quarter" in (options.contenders or []):
+        parser.error("--contenders amrb-quarter: not with --long; name a --replay-budget")
     wanted = [name for name in options.contenders or [] if is_torch(name)]
     if wanted and not torch_is_installed():
         parser.error(f"--contenders {wanted[0]}: PyTorch is not installed; {REMEDY}")
@@ -242,7 +264,7 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
         if len(contenders) < len(CONTENDERS):
             tell("PyTorch is not installed: this package is measured alone\n")
         if options.long:  # torch.compile unrolls the loop over segments, and would take hours
-            contenders = [name for name in contenders if name not in ("amrb-library", "torch-compile")]
+            contenders = [name for name in contenders if name not in NOT_LONG]
     if options.long:
         report["rows"] = _long_sequences(contenders, conditions)
         tell("\n" + long_table(report["rows"]))

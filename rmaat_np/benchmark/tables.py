@@ -7,12 +7,16 @@ from ..system.pictures import draw_if_possible
 
 __all__ = ["check_targets", "draw_long", "long_table", "speed_table", "summarise", "table", "target_table"]
 
-# amrb, bptt: as the command computes them, keeping freed memory from step to step, as PyTorch's model may too here;
-# amrb-library: as in a program that calls loss_and_grads; torch: plain eager autograd; torch-compile: by torch.compile;
+# amrb, bptt: keeping freed memory from step to step, as the command does and as PyTorch's model may too here; amrb
+# replays every segment, unless --replay-budget says otherwise;
+# amrb-library: as in a program that calls loss_and_grads; amrb-quarter: as amrb, with as large a replay budget as keeps
+# its peak below a quarter of eager PyTorch's (`measure.QUARTERS`);
+# torch: plain eager autograd; torch-compile: by torch.compile;
 # torch-checkpoint: with one checkpoint per segment; -skip: without the token rows of the last block, as here;
 # a memory readout never sees them, but a first version in PyTorch would compute them
 CONTENDERS = (
-    "amrb", "amrb-library", "bptt", "torch", "torch-compile", "torch-checkpoint", "torch-skip", "torch-checkpoint-skip",
+    "amrb", "amrb-library", "amrb-quarter", "bptt",
+    "torch", "torch-compile", "torch-checkpoint", "torch-skip", "torch-checkpoint-skip",
 )  # fmt: skip
 KEEPING = tuple(name for name in CONTENDERS if name != "amrb-library")  # freed memory, from step to step
 _BESIDE_EAGER = {"small": 1.7, "lra": 1.45, "wide": 1.3}
@@ -22,8 +26,10 @@ TARGETS: tuple[tuple[str, str, dict | float | None, float | None], ...] = (
     # largest ratio of peak memory
     ("amrb", "torch", _BESIDE_EAGER, 0.25),
     ("amrb-library", "torch", _BESIDE_EAGER, 0.25),
+    ("amrb-quarter", "torch", _BESIDE_EAGER, 0.25),
     ("amrb", "torch-compile", _BESIDE_COMPILED, None),
     ("amrb-library", "torch-compile", _BESIDE_COMPILED, None),
+    ("amrb-quarter", "torch-compile", _BESIDE_COMPILED, None),
     ("bptt", "torch", 1.2, None),
     ("amrb", "torch-checkpoint", 1.3, 1.0),
     ("amrb", "torch-skip", None, None),
@@ -36,7 +42,8 @@ UNKNOWN = "—"  # of a memory that the platform does not tell
 def summarise(results: list[dict]) -> dict:
     """Medians over the rounds, and the spread of the speed. An error of any round is the result.
 
-    -> tokens_per_second, slowest, fastest, seconds_per_step, peak_mib (None where a round could not measure it),
+    -> tokens_per_second, slowest, fastest, rounds (the speed in each), seconds_per_step, peak_mib (None where a round
+        could not measure it),
         compile_seconds of the first round (of torch-compile: later ones may find compiled code on the disk)
     """
     errors = [result["error"] for result in results if "error" in result]
@@ -49,6 +56,7 @@ def summarise(results: list[dict]) -> dict:
         "tokens_per_second": round(median(speeds)),
         "slowest": round(min(speeds)),
         "fastest": round(max(speeds)),
+        "rounds": [round(speed) for speed in speeds],
         "seconds_per_step": round(median(result["seconds"] for result in results), 4),
         "peak_mib": None if None in peaks else round(median(peaks) / 2**20, 1),
     }
@@ -57,8 +65,11 @@ def summarise(results: list[dict]) -> dict:
 def check_targets(rows: list[dict]) -> list[dict]:
     """Every target beside the ratio that was reached, for the pairs of contenders that were both measured.
 
-    -> config, what ("ours / theirs"), speed and memory (ratios), speed_target, memory_target; met: are both reached,
-        where there is a target; a memory that was not measured is None and reaches none
+    The ratio of speed is the median of the ratios within a round, whose two processes ran one after the other.
+
+    -> config, what ("ours / theirs"), speed and memory (ratios), spread (least and largest ratio of a round),
+        speed_target, memory_target; met: are both reached, where there is a target; a memory that was not measured is
+        None and reaches none
     """
     by_key = {(row["config"], row["contender"]): row for row in rows if "error" not in row}
     checked = []
@@ -69,7 +80,9 @@ def check_targets(rows: list[dict]) -> list[dict]:
                 continue
             speed = speed.get(config) if isinstance(speed, dict) else speed
             row = {"config": config, "what": f"{ours} / {theirs}"}
-            row |= {"speed": round(a["tokens_per_second"] / b["tokens_per_second"], 2), "speed_target": speed}
+            ratios = [mine / other for mine, other in zip(a["rounds"], b["rounds"], strict=True)]
+            row |= {"speed": round(median(ratios), 2), "spread": [round(min(ratios), 2), round(max(ratios), 2)]}
+            row["speed_target"] = speed
             peaks = a["peak_mib"], b["peak_mib"]
             row |= {"memory": round(peaks[0] / peaks[1], 2) if all(peaks) else None, "memory_target": memory}
             if speed is not None:
@@ -119,9 +132,18 @@ def target_table(checked: list[dict]) -> str:
                 targets = dict.fromkeys(row[f"{key}_target"] for row in mine.values())
                 target = ", ".join(str(target) for target in targets if target is not None)
                 ratios = [mine[name][key] if name in mine else None for name in configs]
-                cells = (None if ratio is None else f"{ratio:.2f}" for ratio in ratios)
+                cells = [None if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+                if key == "speed":
+                    cells = [
+                        cell and f"{cell} ({_spread(mine[name])})" for cell, name in zip(cells, configs, strict=True)
+                    ]
                 lines.append([f"{key}, {ours} / {theirs}", target and f"{least} {target}", *cells])
     return table(lines, ["", "target", *configs])
+
+
+def _spread(row: dict) -> str:
+    """The least and the largest ratio of a round."""
+    return "{:.2f} to {:.2f}".format(*row["spread"])
 
 
 def long_table(rows: list[dict]) -> str:
@@ -158,7 +180,7 @@ def draw_long(rows: list[dict], path: Path) -> bool:
 
 def _draw_long(figure, rows):
     memory, speed = figure.subplots(1, 2)
-    marks = dict(zip(CONTENDERS, "oPs^Xdv*", strict=True))
+    marks = dict(zip(CONTENDERS, "oPDs^Xdv*", strict=True))
     for contender in dict.fromkeys(row["contender"] for row in rows):
         mine = [row for row in rows if row["contender"] == contender and "error" not in row]
         lengths = [_length(row["config"]) for row in mine]

@@ -1,7 +1,9 @@
 """The benchmark's tables and options, from rows that it would measure; no timing here."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,8 @@ ROUNDS = [{"tokens_per_second": speed, "seconds": 1 / speed, "peak_bytes": 2**21
 
 
 def row(config, contender, speed, peak):
-    return {"config": config, "contender": contender, "tokens_per_second": speed, "peak_mib": peak}
+    """A row of one round."""
+    return {"config": config, "contender": contender, "tokens_per_second": speed, "rounds": [speed], "peak_mib": peak}
 
 
 ROWS = [row("small", "amrb", 1500, 20.0), row("small", "torch", 1000, 100.0), row("lra", "amrb", 900, 30.0)]
@@ -22,6 +25,7 @@ ROWS += [{"config": "lra", "contender": "torch", "error": "killed"}]
 def test_medians_over_the_rounds():
     found = tables.summarise(ROUNDS)
     assert found["tokens_per_second"] == 100 and found["slowest"] == 90 and found["fastest"] == 120
+    assert found["rounds"] == [90, 120, 100]
     assert found["peak_mib"] == 2.0 and found["seconds_per_step"] == 0.01
 
 
@@ -41,6 +45,45 @@ def test_targets_compare_speed_and_memory():
     assert [tables.check_targets(rows)[0]["met"] for rows in (slow, large)] == [False, False]
 
 
+def test_a_ratio_of_speeds_is_the_median_over_the_rounds_and_has_a_spread():
+    """Within a round the machine is as busy for the one as for the other."""
+    ours = row("small", "amrb", 200, 20.0) | {"rounds": [100, 200, 600]}
+    theirs = row("small", "torch", 100, 100.0) | {"rounds": [100, 50, 200]}
+    (checked,) = tables.check_targets([ours, theirs])
+    assert checked["speed"] == 3.0 and checked["spread"] == [1.0, 4.0] and checked["met"]
+    assert tables.target_table([checked]).splitlines()[2].endswith("| 3.00 (1.00 to 4.00) |")
+
+
+def test_a_quarter_of_the_memory_has_a_replay_budget_of_its_configuration(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(benchmark, "measure", lambda contender, batch, cfg, conditions: asked.append(conditions))
+    for contender in ("amrb-quarter", "amrb"):
+        request = {"work": "measure", "contender": contender, "config": "lra", "conditions": {"threads": 2}}
+        benchmark._do_request(request)
+    assert [conditions.replay_budget for conditions in asked] == [measure.QUARTERS["lra"], 0] and asked[0].threads == 2
+    assert set(measure.QUARTERS) == set(measure.CONFIGS)
+    with pytest.raises(SystemExit) as stop:
+        benchmark.parse_arguments(["--long", "long.png", "--contenders", "amrb-quarter"])
+    assert stop.value.code == 2 and "--contenders amrb-quarter" in capsys.readouterr().err
+
+
+def test_the_compiler_begins_with_nothing_on_the_disk(monkeypatch):
+    """What an earlier benchmark compiled would hide how long the compiler takes."""
+    folders = []
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/kept")
+
+    def process(*request):
+        if request[0] == "measure":
+            folders.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        return fake_process(*request)
+
+    monkeypatch.setattr(benchmark, "in_own_process", process)
+    monkeypatch.setattr(benchmark, "torch_is_installed", lambda: True)
+    assert benchmark.main(["--configs", "small", "--rounds", "2", "--contenders", "torch-compile"]) == 0
+    assert "/kept" not in folders and len(set(folders)) == 1 and not Path(folders[0]).exists()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/kept"
+
+
 def test_speed_table_has_a_column_for_each_contender():
     assert tables.speed_table(ROWS).splitlines() == [
         "|  |  | amrb | torch |",
@@ -54,7 +97,7 @@ def test_speed_table_has_a_column_for_each_contender():
 
 def test_target_table_has_a_line_for_each_target():
     assert tables.target_table(tables.check_targets(ROWS)).splitlines()[2:] == [
-        "| speed, amrb / torch | at least 1.7 | 1.50 |",
+        "| speed, amrb / torch | at least 1.7 | 1.50 (1.50 to 1.50) |",
         "| memory, amrb / torch | at most 0.25 | 0.20 |",
     ]
 
@@ -62,12 +105,13 @@ def test_target_table_has_a_line_for_each_target():
 def test_configurations_have_targets_of_their_own():
     rows = [row(config, name, speed, 10.0) for config in ("small", "lra", "wide") for name, speed in
             (("amrb-library", 1350), ("torch", 1000), ("torch-compile", 1200))]  # fmt: skip
+    one, two = (" | ".join([f"{ratio} ({ratio} to {ratio})"] * 3) for ratio in ("1.35", "1.12"))
     assert tables.target_table(tables.check_targets(rows)).splitlines() == [
         "|  | target | small | lra | wide |",
         "|---|---|---|---|---|",
-        "| speed, amrb-library / torch | at least 1.7, 1.45, 1.3 | 1.35 | 1.35 | 1.35 |",
+        f"| speed, amrb-library / torch | at least 1.7, 1.45, 1.3 | {one} |",
         "| memory, amrb-library / torch | at most 0.25 | 1.00 | 1.00 | 1.00 |",
-        "| speed, amrb-library / torch-compile | at least 1.3, 1.1 | 1.12 | 1.12 | 1.12 |",
+        f"| speed, amrb-library / torch-compile | at least 1.3, 1.1 | {two} |",
         "| memory, amrb-library / torch-compile |  | 1.00 | 1.00 | 1.00 |",
     ]
 
@@ -136,11 +180,11 @@ def test_the_command_prints_tables_and_writes_rows(tmp_path, monkeypatch, capsys
     assert benchmark.main(["--configs", "small", "--rounds", "2", "--json", str(path)]) == 0
     out = capsys.readouterr().out
     assert "| small | tokens/s | 90 |" in out and "speed, amrb / torch | at least 1.7 | 1.00" in out
-    assert "keep freed memory from step to step: amrb, bptt, torch, torch-compile, " in out
+    assert "keep freed memory from step to step: amrb, amrb-quarter, bptt, torch, torch-compile, " in out
     assert "gradients from PyTorch's" in out
     written = json.loads(path.read_text(encoding="utf-8"))
     assert [found["contender"] for found in written["rows"]] == list(tables.CONTENDERS)
-    assert [found["keeps_freed_memory"] for found in written["rows"]] == [True, False, *[True] * 6]
+    assert [found["keeps_freed_memory"] for found in written["rows"]] == [True, False, *[True] * 7]
     assert set(written) == {"machine", "blas", "threads", "backend", "dtype", "tf32", "rows", "agreement"}
 
 
@@ -150,7 +194,9 @@ def test_without_pytorch_the_package_is_measured_alone(tmp_path, monkeypatch, ca
     assert benchmark.main(["--configs", "small", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
     assert out.count("PyTorch is not installed") == 1
-    assert "|  |  | amrb | amrb-library | bptt |" in out and "gradients" not in out and "target" not in out
+    assert (
+        "|  |  | amrb | amrb-library | amrb-quarter | bptt |" in out and "gradients" not in out and "target" not in out
+    )
 
 
 def test_pytorch_that_is_asked_for_but_missing_is_one_line(monkeypatch, capsys):
