@@ -15,8 +15,9 @@ from .plasticity import retention_factors
 # The most rows of width 64 in a shard. With more, its arrays no longer fit the processor's cache. Of 700, 1100, 2200
 # and 4400 rows, 2200 was fastest or within 4 % of the fastest in every benchmark (AMD Zen 4, 2 cores).
 ROWS_PER_SHARD = 2200
-# The least, so that another worker gets a shard: with fewer rows, threads wait for each other between many short
-# operations. Two threads took 2.15 times as long as one at 136 rows, and as long as one near 600.
+# The least rows of width 64, so that another worker gets a shard: with fewer, threads wait for each other between many
+# short operations. Two threads took as long as one near 2,300 rows of width 16, 1,400 of 32, 490 of 64 and 160 of 128
+# (AMD Zen 4, 2 cores), and at 136 rows of width 64 they took 2.2 times as long.
 LEAST_ROWS_PER_SHARD = 500
 
 
@@ -185,8 +186,9 @@ def shard_size(cfg: Config, examples: int, workers: int, parts: int = 1) -> int:
     part, share = -(-examples // parts), -(-examples // (workers * parts))
     if backend.name != "numpy":
         return part
-    rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair) * max(cfg.d_model, 64) / 64  # of width 64, an example
-    most, least = max(1, int(ROWS_PER_SHARD / rows)), ceil(LEAST_ROWS_PER_SHARD / rows)
+    rows = (cfg.num_memory + cfg.segment_length) * (1 + cfg.pair)  # of an example
+    most = max(1, int(ROWS_PER_SHARD / (rows * max(cfg.d_model, 64) / 64)))
+    least = ceil(LEAST_ROWS_PER_SHARD / (rows * cfg.d_model / 64))
     return min(part, most, max(share, least))
 
 

@@ -77,7 +77,9 @@ def test_every_worker_has_a_shard(workers, cut_for_workers):
         (64, 20, 8, 1, 5),
         (64, 100, 2, 1, 22),  # the cache decides
         (128, 8, 2, 1, 4),  # rows of twice the width cost twice as much
-        (16, 8, 2, 1, 5),  # narrow ones no less: a call costs the same
+        (16, 8, 2, 1, 8),  # narrow rows are less work for the same number of calls
+        (16, 100, 2, 1, 22),
+        (32, 16, 2, 1, 10),
         (64, 8, 1, 4, 2),  # parts for another time, and for another process, are as small as they are asked for
         (64, 16, 8, 4, 4),
         (4096, 3, 2, 1, 1),
