@@ -50,7 +50,7 @@ class Stage:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
         return read_result(self.folder) if self.begun else None
 
-    def open(self) -> Run:
+    def run(self) -> Run:
         """The run as it stands, or a new one. Raises: InputError for a checkpoint that is damaged or does not fit."""
         return load_run(self.folder) if self.begun else new_run(self.folder, self.settings, self.dataset)
 
@@ -215,19 +215,23 @@ def train_stages(
     with only_process(folder):
         results = _write_record(stages)
         for number, stage in enumerate(stages, start=1):
-            state = "finished before" if results[number - 1] else _start_of(stage)
+            state = "finished before" if results[number - 1] else _start_of(stage, stages[number - 2 : number - 1])
             report(f"stage {number} of {len(stages)}, {stage.folder}: {state}")
             if results[number - 1] is None:
-                train(stage.open(), stage.dataset)
+                train(stage.run(), stage.dataset)
                 results = _write_record(stages)
     return [result for result in results if result]
 
 
-def _start_of(stage: Stage) -> str:
-    """Where the stage begins, in a few words."""
+def _start_of(stage: Stage, before: Sequence[Stage]) -> str:
+    """Where the stage begins, in a few words. before: the stage before it, if there is one"""
     if stage.begun:
         return "goes on"
-    return f"starts from {stage.settings.train.init}" if stage.settings.train.init else "starts from its seed"
+    start, fields_now = stage.settings.train.init, stage.settings.fields
+    old, new = (before[0].settings.fields if before else fields_now)["num_segments"], fields_now["num_segments"]
+    repeated = f"; segments {old + 1} to {new} with the embedding of segment {old}"
+    grows = new > old and fields_now["segment_embedding"]
+    return f"starts from {start or 'its seed'}" + (repeated if grows else "")
 
 
 def told(stage: Stage, result: dict) -> str:

@@ -16,7 +16,9 @@ from helpers.runs import assert_equal_runs, at_step
 
 import rmaat_np as rn
 import run_lra
+from rmaat_np import Config
 from rmaat_np.command import options
+from rmaat_np.params import param_shapes
 from rmaat_np.system import files
 from rmaat_np.training import loop
 from rmaat_np.training import run as runs
@@ -71,7 +73,7 @@ def test_what_it_says(call):
     best = Path("out/1-stage/best.npz")
     assert starts == [
         f"stage 1 of 2, {Path('out/1-stage')}: starts from its seed",
-        f"stage 2 of 2, {Path('out/2-stage')}: starts from {best}",
+        f"stage 2 of 2, {Path('out/2-stage')}: starts from {best}; segments 3 to 4 with the embedding of segment 2",
     ]
     results = [json.loads((Path("out") / name / "result.json").read_text(encoding="utf-8")) for name in STAGES]
     expected = [
@@ -362,8 +364,9 @@ def test_the_ready_files_are_read():
     assert paths
     for path in paths:
         stages = read_stages(path, path.stem.split("_")[0])
-        sizes = [[stage.fields[name] for name in ("d_model", "segment_length", "num_memory")] for stage in stages]
-        assert len(stages) > 1 and sizes == sizes[:1] * len(sizes)
+        configs = [Config(vocab_size=20, num_classes=10, **stage.fields) for stage in stages]
+        assert len(configs) > 1 and all(param_shapes(cfg) == param_shapes(configs[0]) for cfg in configs)
+        assert {cfg.num_heads for cfg in configs} == {configs[0].num_heads}
 
 
 def test_the_second_stage_starts_from_the_best_of_the_first(whole):

@@ -37,11 +37,12 @@ def test_stages_of_rows_of_ones_own(tmp_path):
 
 
 def test_another_alphabet_is_another_language(tmp_path):
-    rows = ["ACGT" * 2, "TTGCA", "CCCAG"] * 20
-    labels = [row[0] for row in rows]
-    both = [rn.dataset((rows, labels), 0.2, 0.2, alphabet=letters) for letters in ("ACGT", "TGCA")]
+    labels, alphabets = [word[-1] for word in WORDS], ("0123456789xyz", "xyz0123456789")
+    both = [rn.dataset((WORDS, labels), 0.2, 0.2, alphabet=letters) for letters in alphabets]
     stages = [settings_of(data, rn.Config(**data.sizes, **SHAPE, num_segments=2), TRAIN) for data in both]
-    with pytest.raises(InputError, match=r"^curriculum: stage 2: the stage before: began with alphabet 'ACGT'"):
+    with pytest.raises(
+        InputError, match=r"^curriculum: stage 2: the stage before: began with alphabet '0123456789xyz'"
+    ):
         plan_stages(tmp_path / "out", stages, both)
 
 
