@@ -83,13 +83,19 @@ def lengthen(params: dict, cfg: Config, num_segments: int) -> tuple[dict, Config
     num_segments, before = check_integer("num_segments", num_segments, 1), cfg.num_segments
     if num_segments < before:
         raise InputError(f"num_segments is {num_segments}, but the model already reads {before}; give that or more")
-    longer = dict(params)
     if cfg.segment_embedding and num_segments > before:
-        xp, rows = backend.xp, params["embed.segment"]
-        longer["embed.segment"] = xp.concatenate([rows, xp.repeat(rows[-1:], num_segments - before, axis=0)])
         warnings.warn(
             f"segments {before + 1} to {num_segments} take the row of embed.segment that segment {before} learned; all "
             "other parameters are kept",
             stacklevel=2,
         )
-    return longer, replace(cfg, num_segments=num_segments)
+    return with_segments(params, num_segments), replace(cfg, num_segments=num_segments)
+
+
+def with_segments(params: dict, num_segments: int) -> dict:
+    """The parameters with at least `num_segments` rows of embed.segment, the new ones as the last; else unchanged."""
+    rows, longer = params.get("embed.segment"), dict(params)
+    if rows is not None and rows.ndim == 2 and 0 < len(rows) < num_segments:
+        more = backend.xp.repeat(rows[-1:], num_segments - len(rows), axis=0)
+        longer["embed.segment"] = backend.xp.concatenate([rows, more])
+    return longer

@@ -117,7 +117,7 @@ def check_params(params: dict, cfg: Config, source: str = "params") -> None:
         raise InputError(
             f"{source} is a {type(params).__name__}, but it must be a dict of arrays; convert it by dict()"
         )
-    expected = _shapes(cfg)
+    expected = param_shapes(cfg)
     for name in sorted(expected.keys() ^ params.keys(), key=str):
         said = "lacks" if name in expected else "has a surplus"
         raise InputError(f"{source} {said} parameter {name}: it belongs to another configuration")
@@ -136,5 +136,6 @@ def check_dtypes(params: dict) -> None:
 
 
 @lru_cache(maxsize=64)
-def _shapes(cfg: Config) -> dict:
+def param_shapes(cfg: Config) -> dict:
+    """The shape of every parameter, by its name."""
     return {name: shape for name, (shape, _) in _shapes_and_stds(cfg).items()}

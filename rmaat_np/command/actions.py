@@ -166,12 +166,11 @@ def _announcement(run: runs.Run, arguments: argparse.Namespace) -> str:
 
 def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) -> int:
     """Train, and say where everything is, or how to go on."""
-    tell(_announcement(run, arguments))
     again = options.command("--resume", run.folder, *options.same_place(arguments), ranks=run.ranks)
     go_on = f"go on with: {again}"
     try:
         with stop_requests() as received:
-            _train_with_bar(run, dataset, arguments, received)
+            train_and_tell(run, dataset, arguments, received)
     except loop.Interrupted as stop:
         complain(f"stopped after step {stop.step}, saved; {go_on}")
         number = max(run.ranks.gather(received[0] if received else 0))  # not every rank got the signal
@@ -186,8 +185,13 @@ def _run_to_end(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace) 
     return 0
 
 
-def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> None:
-    """Train with a progress bar, and say what came out. received: the signals that ask to stop"""
+def train_and_tell(run: runs.Run, dataset: Dataset, arguments: argparse.Namespace, received: list[int]) -> dict:
+    """Say what is computed, train with a progress bar, and say what came out. -> what result.json holds
+
+    received: the signals that ask to stop
+    Raises: as `loop.train`.
+    """
+    tell(_announcement(run, arguments))
     execution, report = options.execution_of(arguments), partial(tell, write=write_above_bars)
     result = train_with_bar(
         run, dataset, execution, lambda: bool(received) or options.time_is_up(arguments), report, complain
@@ -204,6 +208,7 @@ def _train_with_bar(run: runs.Run, dataset: Dataset, arguments: argparse.Namespa
         f"{result['seconds']:.0f} s, {result['tokens_per_second']:,} tokens/s\n{missed}"
         f"{run.folder}/: {written}\nevaluate again: {again}"
     )
+    return result
 
 
 def _never_predicted(result: dict) -> str:

@@ -68,14 +68,7 @@ def plan(arguments: argparse.Namespace) -> comparing.Comparison:
     if arguments.out is None:  # after all checks: what is refused leaves no folder behind
         out = make_numbered_folder(out)
         jobs = comparing.make_jobs(out, task, preset, arguments.compare, seeds, overrides)
-    return comparing.Comparison(out, jobs, _command_of(out, arguments.words), arguments.workers)
-
-
-def _command_of(out: Path, words: list[str]) -> str:
-    """This very command, with the folder named, so that it goes on there. words: those of the command line"""
-    if not any(word == "--out" or word.startswith("--out=") for word in words):
-        words = [*words, "--out", str(out)]
-    return options.command(*words)
+    return comparing.Comparison(out, jobs, options.repeated(arguments.words, out), arguments.workers)
 
 
 def _budget_of(arguments: argparse.Namespace) -> float:

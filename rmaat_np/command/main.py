@@ -16,6 +16,7 @@ from ..training.divergence import Diverged
 from ..training.ranks import ALONE, MpiRanks, Ranks, check_alike, end_all, give_up, join, launched, wait_for_rank_0
 from . import actions, options
 from .compare import compare
+from .curriculum import curriculum
 from .predict import predict
 from .signals import exit_code, number_of, stops_answered
 
@@ -136,6 +137,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return actions.trace(arguments)
     if arguments.compare is not None:
         return compare(arguments)
+    if arguments.curriculum is not None:
+        return curriculum(arguments)
     if arguments.eval is not None:
         return actions.evaluate(arguments)
     if arguments.predict is not None:

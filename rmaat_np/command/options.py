@@ -123,6 +123,10 @@ def _add_actions(group) -> None:
     text = "train several models, or variants as rmaat+retention=none, into --out, and write a table"
     add("--compare", metavar="MODEL,...", help=text)
     add("--seeds", type=int, metavar="K", help="with --compare: runs of each, with K seeds; default 1")
+    text = "train the [[stage]] tables of a TOML file one after another, each from the best checkpoint of the one "
+    text += "before, into --out; a stage has steps, any key of --set, and perhaps a preset of its own; --set wins. "
+    text += "The same command goes on"
+    add("--curriculum", type=path, metavar="FILE", help=text)
 
 
 def word(text: str) -> str:
@@ -193,13 +197,17 @@ def check(arguments: argparse.Namespace) -> None:
         for name in ("compare", "resume", "eval", "predict", "check_data", "method", "replay_budget", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--trace goes without {option(name)}; it shows the first step by both methods")
-    for name in ("trace", "compare", "check_data", "predict"):
+    for name in ("trace", "compare", "curriculum", "check_data", "predict"):
         if arguments.ranks.size > 1 and getattr(arguments, name):
             raise InputError(f"{option(name)} goes without mpiexec; start one process")
     if arguments.compare is not None:
-        for name in ("model", "resume", "eval", "predict", "check_data", "detect_anomaly"):
+        for name in ("curriculum", "model", "resume", "eval", "predict", "check_data", "detect_anomaly"):
             if getattr(arguments, name):
                 raise InputError(f"--compare goes without {option(name)}; leave it out")
+    if arguments.curriculum is not None:
+        for name in ("trace", "resume", "eval", "predict", "check_data"):
+            if getattr(arguments, name):
+                raise InputError(f"--curriculum goes without {option(name)}; leave it out")
 
 
 def option(name: str) -> str:
@@ -253,6 +261,13 @@ def command(*words, ranks: Ranks = ALONE) -> str:
     launcher = [mpiexec(), "-n", str(ranks.size)] if ranks.size > 1 else []
     given = [*launcher, *_how_this_was_called(), *map(str, words)]
     return subprocess.list2cmdline(given) if os.name == "nt" else " ".join(map(_quoted, given))
+
+
+def repeated(words: list[str], out: Path) -> str:
+    """This very command, with the folder named, so that it goes on there. words: those of the command line"""
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words = [*words, "--out", str(out)]
+    return command(*words)
 
 
 def _how_this_was_called() -> list[str]:

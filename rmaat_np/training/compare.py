@@ -26,7 +26,7 @@ from .loop import Interrupted
 from .metrics import last_step
 from .run import first_params, refuse_to_overwrite
 
-SHARES = {"test_accuracy", "majority_share"}  # in a result, 0 .. 1
+SHARES = {"test_accuracy", "val_accuracy", "majority_share"}  # in a result, 0 .. 1
 NUMBERS = SHARES | {"seed", "steps", "seconds", "parameters", "seconds_per_step", "tokens_per_second"}  # 0 or more
 _TEXTS = {"date", "machine", "task"}
 _SCHEDULE = {"steps", "batch_size", "warmup_steps", "eval_every", "patience", "seed"}  # the same for all, as the data
@@ -49,19 +49,7 @@ class Job:
 
     def result(self) -> dict | None:
         """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
-        path = self.folder / "result.json"
-        result = _read_json(path) if path.exists() else {}
-        if "peak_memory_bytes" not in result:  # an older program wrote it, or only half of it
-            return None
-        peak = {} if result["peak_memory_bytes"] is None else {"peak_memory_bytes": result["peak_memory_bytes"]}
-        numbers: dict[str, Any] = {name: result.get(name) for name in NUMBERS} | peak
-        if (
-            not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers.values())
-            or not all(numbers[name] <= 1 for name in SHARES)
-            or not all(type(result.get(name)) is str for name in _TEXTS)
-        ):
-            raise _unreadable(path)
-        return result
+        return read_result(self.folder)
 
     def steps_done(self) -> int:
         """How far the run has come, as its files tell."""
@@ -86,6 +74,23 @@ class Started:
     job: Job
     process: subprocess.Popen
     errors: IO[bytes]
+
+
+def read_result(folder: Path) -> dict | None:
+    """What the run in a folder wrote when it was finished, or None. Raises: InputError if that is damaged."""
+    path = folder / "result.json"
+    result = _read_json(path) if path.exists() else {}
+    if "peak_memory_bytes" not in result:  # an older program wrote it, or only half of it
+        return None
+    peak = {} if result["peak_memory_bytes"] is None else {"peak_memory_bytes": result["peak_memory_bytes"]}
+    numbers: dict[str, Any] = {name: result.get(name) for name in NUMBERS} | peak
+    if (
+        not all(type(number) in (int, float) and 0 <= number < float("inf") for number in numbers.values())
+        or not all(numbers[name] <= 1 for name in SHARES)
+        or not all(type(result.get(name)) is str for name in _TEXTS)
+    ):
+        raise _unreadable(path)
+    return result
 
 
 def _read_json(path: Path) -> dict:

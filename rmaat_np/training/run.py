@@ -18,6 +18,7 @@ from ..config import Config, check_fields
 from ..data.dataset import Dataset
 from ..data.own.codec import Codec
 from ..errors import InputError, check_integer
+from ..inference import with_segments
 from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
@@ -27,6 +28,7 @@ from .ranks import ALONE, Ranks
 from .settings import Settings, TrainConfig, settings_of
 
 DIVISION = ("ranks", "workers", "accumulate")  # what divides a batch, three whole numbers
+COLLECTIONS = {"table.json": "comparison", "curriculum.json": "curriculum"}  # folders of several runs, by their file
 FILES = ("config.json", "metrics.jsonl", "last.npz", "best.npz", "diverged.npz", "result.json", "curve.png")
 
 
@@ -209,19 +211,24 @@ def extend(run: Run, steps: int) -> None:
 
 
 def first_params(cfg: Config, settings: TrainConfig) -> dict:
-    """Drawn from the seed, or those of the checkpoint `init`. Raises: InputError if they do not fit the model."""
+    """Drawn from the seed, or those of the checkpoint `init`.
+
+    If that model reads fewer segments, the new rows of embed.segment repeat its last one, as in `lengthen`.
+    Raises: InputError if they do not fit the model.
+    """
     if not settings.init:
         return init_params(cfg, settings.seed, settings.dtype)
     path = checkpoint_path(settings.init)
-    params, _, _ = load_checkpoint(path)
+    params = with_segments(load_checkpoint(path)[0], cfg.num_segments)
     check_params(params, cfg, f"init={path}")
     return {name: array.astype(settings.dtype) for name, array in params.items()}
 
 
 def refuse_to_overwrite(folder: Path) -> None:
-    """Raises: InputError if the folder holds a checkpoint of a run, or a comparison."""
-    if (folder / "table.json").exists():
-        raise InputError(f"{folder}: holds a comparison; choose another --out")
+    """Raises: InputError if the folder holds a checkpoint of a run, a comparison or a curriculum."""
+    for name, kind in COLLECTIONS.items():
+        if (folder / name).exists():
+            raise InputError(f"{folder}: holds a {kind}; choose another --out")
     for name, resume in {"last.npz": folder, "best.npz": folder / "best.npz"}.items():
         if (folder / name).exists():
             raise InputError(
@@ -260,8 +267,9 @@ def load_run(path: str | Path) -> Run:
     """Read a run back from its folder or from one of its checkpoints. Raises: InputError naming the file."""
     path = checkpoint_path(path)
     if path.parent.is_dir() and path.name == "last.npz" and not path.exists():
-        if (path.parent / "table.json").exists():
-            raise InputError(f"{path.parent}: a comparison, not a run; the --compare command that began it goes on")
+        for name, kind in COLLECTIONS.items():
+            if (path.parent / name).exists():
+                raise InputError(f"{path.parent}: a {kind}, not a run; the command that began it goes on")
         if (path.parent / "best.npz").exists():
             raise InputError(f"{path}: no such checkpoint; go on with --resume {path.parent / 'best.npz'}")
         raise InputError(f"{path}: no such checkpoint; the run saved none yet, start it with --out {path.parent}")

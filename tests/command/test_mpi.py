@@ -343,10 +343,10 @@ def test_by_default_the_ranks_of_a_machine_share_its_cores(monkeypatch):
     assert options.parse_arguments([], OneOfThree()).workers == 1
 
 
-@pytest.mark.parametrize("name", ["--trace", "--check-data"])
-def test_what_one_process_does_is_refused(name):
-    code, _, err = mpi.run(2, SCRIPT, name)
-    assert code == 2 and err.count("\n") == 1 and f"{name} goes without mpiexec" in err
+@pytest.mark.parametrize("words", [["--trace"], ["--check-data"], ["--curriculum", "x.toml"]], ids=" ".join)
+def test_what_one_process_does_is_refused(words):
+    code, _, err = mpi.run(2, SCRIPT, *words)
+    assert code == 2 and err.count("\n") == 1 and f"{words[0]} goes without mpiexec" in err
 
 
 @pytest.mark.parametrize("rank", ["all", "1"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rmaat_np.command import actions, options
-from rmaat_np.training import compare
+from rmaat_np.training import compare, curriculum
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -93,6 +93,9 @@ def accept(words: list[str]) -> None:
         place = arguments.task or "listops", arguments.preset or "quick", options.overrides_of(arguments)
         for variant in compare.parse_variants(arguments.compare):
             compare.resolve_variant(variant, *place)
+    elif arguments.curriculum is not None:
+        file = ROOT / arguments.curriculum
+        curriculum.read_stages(file, arguments.task or "listops", overrides=options.overrides_of(arguments))
     elif arguments.resume is None and arguments.eval is None and arguments.predict is None:
         actions.chosen_settings(arguments)
 

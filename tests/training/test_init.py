@@ -45,6 +45,19 @@ def test_the_parameters_are_those_of_the_checkpoint(first, tmp_path, monkeypatch
     ] == str(first)
 
 
+def test_a_model_of_more_segments_repeats_the_last_row(first, tmp_path):
+    """As `lengthen` does; fewer segments are refused."""
+    out = tmp_path / "run"
+    longer = ["--set", f"init={first}", "--set", "num_segments=4", "--set", "length=32", "--set", "lr=1e-12"]
+    assert run_lra.main([*TINY, *longer, "--set", "weight_decay=0", "--out", str(out)]) == 0
+    before, after = (load_checkpoint(folder / "last.npz")[0] for folder in (first, out))
+    rows = before["embed.segment"]
+    expected = np.concatenate([rows, rows[-1:], rows[-1:]])
+    np.testing.assert_allclose(after["embed.segment"], expected, atol=1e-9)
+    shorter = ["--set", f"init={out}", "--out", str(tmp_path / "shorter")]
+    assert run_lra.main([*TINY, *shorter]) == 2
+
+
 def test_another_model_is_refused(first, tmp_path, capsys):
     arguments = ["--set", f"init={first}", "--set", "num_memory=3", "--out", str(tmp_path / "run")]
     assert run_lra.main([*TINY, *arguments]) == 2
