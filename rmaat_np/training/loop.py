@@ -229,7 +229,7 @@ def _train_steps(
     """The steps that are left, and the validations between them. Arguments and errors as of `train`."""
     settings, progress, labels = run.settings.train, run.progress, dataset.train.labels
     class_weights = balanced_weights(labels, run.cfg.num_classes) if settings.class_weights == "balanced" else None
-    order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed)
+    order = BatchOrder(dataset.train.lengths(), settings.batch_size, settings.seed, settings.growing_steps)
     # closed at once: its thread ends here, and not in the middle of whatever the garbage collector interrupts later
     with closing(read_ahead(dataset.train, order, progress.step)) as batches:
         while True:

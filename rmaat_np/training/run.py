@@ -200,7 +200,8 @@ def extend(run: Run, steps: int) -> None:
 
     The learning rate follows the schedule of a run of that many steps from the present one on (decided): a finished
     run, whose rate has come down to 0, takes up training where the half cosine of the longer run stands at its step. So
-    the steps before differ from those of a run that had the new length from its start. The patience begins anew.
+    the steps before differ from those of a run that had the new length from its start. So it is with `grow`, a share of
+    the new number of steps: rows that have grown to the longest may be short again. The patience begins anew.
     steps: at least those that are done
     Raises: InputError for fewer, and for what is no number of steps.
     """

@@ -47,7 +47,8 @@ class TrainConfig:
     steps, warmup_steps, eval_every in training steps; batch_size in rows; init: the checkpoint whose parameters the run
     starts from, as in a curriculum or in fine-tuning; empty: parameters are drawn from the seed.
     select: the validation score by which the best checkpoint is chosen; macro_f1 counts every class the same, however
-    few rows it has. class_weights: "balanced" weighs each row of the training loss by n / (K n_c), so that each of K
+    few rows it has. grow: the share of the steps, 0 .. 1, in which the rows grow from the shortest to the longest, as
+    `BatchOrder` says. class_weights: "balanced" weighs each row of the training loss by n / (K n_c), so that each of K
     classes counts the same; the losses of validation and test stay plain means over rows. patience: how many
     validations in a row may bring nothing better before training ends; 0: it goes on to its last step.
     Raises: InputError that names the field and what it may be.
@@ -67,10 +68,18 @@ class TrainConfig:
     select: str = "accuracy"
     class_weights: str = "none"
     patience: int = 0
+    grow: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, AT_LEAST, CHOICES)
         check_positive(self, "lr", "clip_norm")
+        if not 0 <= self.grow <= 1:
+            raise InputError(f"grow is {self.grow}, but it must be a share of the steps, from 0 to 1")
+
+    @property
+    def growing_steps(self) -> int:
+        """How many of the steps, the first ones, train on rows that grow."""
+        return round(self.grow * self.steps)
 
 
 @dataclass(frozen=True)

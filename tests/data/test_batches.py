@@ -81,6 +81,61 @@ def test_order_keeps_the_lengths_it_was_given():
     np.testing.assert_array_equal(lengths, before)
 
 
+# the growth of lengths
+
+
+def grown(lengths, size=8, growing=40, seed=0):
+    return BatchOrder(np.asarray(lengths), size, seed, growing)
+
+
+def test_rows_of_a_growing_step_keep_to_its_limit():
+    lengths = lengths_of(3000)
+    order = grown(lengths)
+    limits = [order.limit(step) for step in range(40)]
+    assert limits[-1] == lengths.max() and np.allclose(np.diff(limits), np.ptp(lengths) / 40)
+    for step, limit in enumerate(limits):
+        rows = order.rows(step)
+        assert rows.shape == (8,) == np.unique(rows).shape and lengths[rows].max() <= limit
+    seen = lengths[[order.rows(39) for order in (grown(lengths, seed=seed) for seed in range(100))]]
+    assert seen.max() > 0.95 * lengths.max() and seen.min() < 0.05 * lengths.max()
+
+
+def test_rows_of_a_growing_step_are_of_like_length():
+    lengths = lengths_of(3000)
+    rows = [grown(lengths).rows(step) for step in range(20, 40)]
+    assert max(np.ptp(lengths[batch]) / lengths.max() for batch in rows) < 0.1
+    assert len({tuple(batch) for batch in rows}) == 20
+
+
+def test_growing_steps_are_a_function_of_seed_and_step():
+    lengths = lengths_of(300)
+    first, second, other = grown(lengths), grown(lengths), grown(lengths, seed=1)
+    for step in (39, 0, 17, 40, 17):
+        np.testing.assert_array_equal(first.rows(step), second.rows(step))
+    assert not np.array_equal(first.rows(17), other.rows(17))
+
+
+def test_epochs_begin_after_the_growth():
+    lengths = lengths_of(100)
+    order, plain = grown(lengths), BatchOrder(lengths, 8, 0)
+    for step in (0, 5, 12, 30):
+        np.testing.assert_array_equal(order.rows(40 + step), plain.rows(step))
+
+
+@pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [1, 900, 901, 902, 903, 904]])
+def test_there_are_always_enough_rows_to_draw_from(lengths):
+    """A single short row does not fill all batches until the limit comes to the next one."""
+    for step in range(13):
+        assert sorted(grown(lengths, size=3).rows(step)) == list(range(min(3, len(lengths))))
+
+
+def test_the_growth_follows_the_longer_document_of_a_pair():
+    split = make_split([np.ones(n, int) for n in (1, 9, 2, 1, 8, 1, 1, 1)], [0, 0, 0, 0], documents=2)
+    order = BatchOrder(split.lengths(), 1, 0, 8)
+    assert {int(order.rows(step)[0]) for step in range(3)} == {3}  # rows of 9, 2, 8 and 1 tokens, up to 2, 3 and 4
+    assert {int(row) for step in range(8) for row in order.rows(step)} <= {0, 1, 2, 3}
+
+
 # Split
 
 

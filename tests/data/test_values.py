@@ -126,6 +126,7 @@ def test_rows_that_are_not_there(rows):
         (([3], 1.5, 0), "batch_size is 1.5"),
         (([3], 4, -1), "seed is -1"),
         (([3], 4, True), "seed is True"),
+        (([3], 4, 0, -1), "growing is -1"),
     ],
 )
 def test_an_order_of_nothing_is_refused(arguments, message):

@@ -95,6 +95,12 @@ def test_rates_are_numbers(name):
     assert getattr(TrainConfig(**{name: 1}), name) == 1
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
+def test_the_growth_is_a_share_of_the_steps(value):
+    assert f"grow is {value}, but it must be a share of the steps, from 0 to 1" == refusal(TrainConfig, grow=value)
+    assert [TrainConfig(steps=1000, grow=share).growing_steps for share in (0, 0.55, 1)] == [0, 550, 1000]
+
+
 @pytest.mark.parametrize(("name", "allowed"), [("method", ("amrb", "bptt")), ("dtype", ("float32", "float64"))])
 def test_training_choices(name, allowed):
     for value in allowed:
