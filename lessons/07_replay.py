@@ -128,7 +128,7 @@ def amrb_by_hand(params, key_of=lambda key: key):
     """
     phi_r, _ = prepare_phi_r(params, cfg)
     dtype = params["embed.token"].dtype
-    (shard,) = segments.cut_shards(tokens, labels, cfg, dtype, size=len(tokens), dropout=(SEED, STEP))
+    (shard,) = segments.cut_shards(tokens, labels, cfg, dtype, size=len(tokens), step_key=(SEED, STEP))
     memory, buffer = replay.first_memory(params, shard), []
     for t in range(shard.num_segments):
         buffer.append(memory)  # this is all that is kept

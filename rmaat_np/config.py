@@ -25,7 +25,9 @@ AT_LEAST = {
     "segment_length": 1,
     "num_segments": 1,
     "num_memory": 0,
+    "retention_horizon": 0,
 }
+LONGEST_HORIZON = 2**20  # segments; a table of factors is kept for every power of two up to the horizon
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Config:
         the astrocyte's response g; position_scale > 0: decay of r_ij per token; norm "pre" | "post";
         retention "integrate" | "scale" | "online" | "none" | "learned"; pooling "memory" | "mean"; segment_embedding;
         pair: two documents per row; dropout in [0, 1).
+    Training alone: dropout, and retention_horizon, in segments. RF(t, T) of a very long sequence is far below that of
+        a short one, and a gate that never saw such factors loses what it holds. With a horizon, 7 sequences of 10 have
+        the factors of a longer sequence: of T places among H, a power of two, T <= H <= horizon (decided, beyond the
+        paper). 0: never. Retention "none" has no factors, so that the horizon changes nothing there.
     Raises: InputError that names the field and what it may be.
     """
 
@@ -61,12 +67,15 @@ class Config:
     segment_embedding: bool = True
     pair: bool = False
     dropout: float = 0.0
+    retention_horizon: int = 0
 
     def __post_init__(self):
         check_fields(self, AT_LEAST, CHOICES)
         check_positive(self, "alpha", "position_scale")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}, but it must be at least 0 and below 1")
+        if self.retention_horizon > LONGEST_HORIZON:
+            raise InputError(f"retention_horizon is {self.retention_horizon}, but it must be at most {LONGEST_HORIZON}")
         if self.d_model % self.num_heads:
             raise InputError(
                 f"d_model {self.d_model} is not divisible by num_heads {self.num_heads}; choose one that divides it"

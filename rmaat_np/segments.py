@@ -1,6 +1,7 @@
 """How a batch of ragged sequences is cut into shards and segments, on the host, before anything is computed."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -19,6 +20,8 @@ ROWS_PER_SHARD = 2200
 # short operations. Two threads took as long as one near 2,300 rows of width 16, 1,400 of 32, 490 of 64 and 160 of 128
 # (AMD Zen 4, 2 cores), and at 136 rows of width 64 they took 2.2 times as long.
 LEAST_ROWS_PER_SHARD = 500
+_LONGER = 0.7  # the share of the sequences that have the factors of a longer one, with a retention_horizon (decided)
+_HORIZON = 0x686F7269  # apart from other generators that are named by seed and step
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Shard:
     On the host:
         number: which shard of the batch this is; examples: the rows of the batch that it holds
         num_active: (S + 1) counts, the last of them 0; longest: tokens of the longest sequence
-        padded: (S), does a segment hold padding; weight: 1 / rows of the whole batch; dropout: (seed, step) or None
+        padded: (S), does a segment hold padding; weight: 1 / rows of the whole batch
+        step_key: (seed, step), which name the random numbers of a training step; None: there are none
     On the device:
         tokens (B, n); factors (S, B); token_counts (B, 1), padding not counted
         rows (B) uint32: the place of each sequence in the whole batch
@@ -65,7 +69,7 @@ class Shard:
     longest: int
     padded: list[bool]
     weight: float
-    dropout: tuple[int, int] | None
+    step_key: tuple[int, int] | None
     tokens: Any
     factors: Any
     token_counts: Any
@@ -85,7 +89,8 @@ class Shard:
         start = t * cfg.segment_length
         tokens = self.tokens[:active, start : min(start + cfg.segment_length, self.longest)]
         mask = self._mask(tokens) if self.padded[t] else None
-        dropout_key = DropoutKey(cfg.dropout, *self.dropout, t, self.rows[:active]) if self.dropout else None
+        drops = self.step_key and cfg.dropout > 0
+        dropout_key = DropoutKey(cfg.dropout, *self.step_key, t, self.rows[:active]) if drops else None
         return Segment(t, tokens, mask, self.factors[t, :num_continuing, None, None], num_continuing, dropout_key)
 
     def read_out(self, t: int) -> slice:
@@ -193,13 +198,13 @@ def shard_size(cfg: Config, examples: int, workers: int, parts: int = 1) -> int:
 
 
 def cut_shards(
-    sequences, labels, cfg: Config, dtype, size: int, dropout=None, class_weights=None, wanted: slice = slice(None)
+    sequences, labels, cfg: Config, dtype, size: int, step_key=None, class_weights=None, wanted: slice = slice(None)
 ) -> list[Shard]:
     """Sort the examples by number of segments, longest first, and cut them into shards of `size`.
 
     It has eight parameters, because a shard holds a little of everything that a step is given.
 
-    dropout: (seed, step) or None; wanted: which of the shards are made
+    step_key: (seed, step) of a training step, or None; wanted: which of the shards are made
     Shapes: sequences (B, n) as from check_tokens; labels (examples) or None; class_weights (C,) or None
     """
     documents = 1 + cfg.pair
@@ -216,7 +221,7 @@ def cut_shards(
             "number": start // size,
             "examples": examples,
             "weight": 1 / len(order),
-            "dropout": dropout,
+            "step_key": step_key,
         }
         on_device = {
             "positions": backend.to_device(np.argsort(by_length)),
@@ -226,11 +231,13 @@ def cut_shards(
         if class_weights is not None:
             on_device["row_weights"] = backend.to_device(class_weights[labels[examples]].astype(dtype))
         which = members[by_length]
-        shards.append(Shard(**common, **on_device, **_cut_sequences(sequences, lengths, totals, which, cfg, dtype)))
+        shards.append(
+            Shard(**common, **on_device, **_cut_sequences(sequences, lengths, totals, which, cfg, dtype, step_key))
+        )
     return shards
 
 
-def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
+def _cut_sequences(sequences, lengths, totals, which, cfg, dtype, step_key) -> dict:
     """The part of a shard that describes its sequences, already sorted."""
     L, S, longest = cfg.segment_length, int(totals[which[0]]), int(lengths[which].max())
     num_active = [int((totals[which] > t).sum()) for t in range(S + 1)]
@@ -238,7 +245,7 @@ def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
     tokens = sequences[:, :longest] if whole else sequences[which, :longest]
     factors = np.zeros((S, len(which)), dtype=dtype)
     for b, total in enumerate(totals[which]):
-        factors[:total, b] = retention_factors(int(total), cfg.retention)
+        factors[:total, b] = sequence_factors(int(total), cfg, step_key, int(which[b]))
     counts = (tokens != 0).sum(axis=1, keepdims=True)
     return {
         "num_active": num_active,
@@ -249,3 +256,32 @@ def _cut_sequences(sequences, lengths, totals, which, cfg, dtype) -> dict:
         "token_counts": backend.to_device(counts.astype(dtype)),
         "rows": backend.to_device(which.astype(np.uint32)),
     }
+
+
+def sequence_factors(total: int, cfg: Config, step_key, place: int):
+    """RF(t, T) for t = 1 .. T; in training, with a retention_horizon, in 7 cases of 10 those of a longer sequence.
+
+    These are RF(t, H) at T different t in rising order; in half of the cases the first t is 1. All is a function of
+    the step and of the sequence's place in the whole batch, as dropout masks are.
+
+    total: T; step_key: (seed, step) or None -> (T,) float64
+    """
+    if not cfg.retention_horizon or step_key is None:
+        return retention_factors(total, cfg.retention)
+    rng = np.random.default_rng([*step_key, place, _HORIZON])
+    least, most = (total - 1).bit_length(), cfg.retention_horizon.bit_length() - 1  # of the powers of two
+    if least > most or rng.random() >= _LONGER:
+        return retention_factors(total, cfg.retention)
+    horizon = 2 ** int(rng.integers(least, most + 1))
+    cycles = np.sort(rng.choice(horizon, total, replace=False))  # t - 1
+    if rng.random() < 0.5:
+        cycles[0] = 0
+    return _long_factors(horizon, cfg.retention)[cycles]
+
+
+@lru_cache(maxsize=64)
+def _long_factors(total: int, mode: str):
+    """As `retention_factors`, kept from step to step and therefore read-only."""
+    factors = retention_factors(total, mode)
+    factors.flags.writeable = False
+    return factors

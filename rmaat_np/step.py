@@ -64,7 +64,7 @@ def loss_and_grads(
     but for 64 MiB; see `processor.freed_memory_kept`.
 
     method: "amrb" or "bptt", the same gradients bit for bit
-    seed, step: name the dropout masks; dropout acts only if both are given
+    seed, step: name the random numbers of a training step; dropout and retention_horizon act only if both are given
     replay_budget: bytes for each shard. Memory tokens are always kept. If bytes are left, AMRB also keeps caches of
         segments, which then need no replay.
     observer: called with an `Event` for all that comes and goes, from the thread of its shard
@@ -88,11 +88,11 @@ def loss_and_grads(
     sequences = _check_inputs(params, cfg, tokens)
     labels = check_labels(labels, len(sequences) // (1 + cfg.pair), cfg)
     weights = None if class_weights is None else check_class_weights(class_weights, cfg)
-    dropout = None
-    if cfg.dropout > 0 and seed is not None and step is not None:
-        dropout = check_integer("seed", seed, 0), check_integer("step", step, 0)
+    step_key = None
+    if seed is not None and step is not None:
+        step_key = check_integer("seed", seed, 0), check_integer("step", step, 0)
     size, mine = shard_size(cfg, len(labels), workers, share.ranks * accumulate), slice(share.rank, None, share.ranks)
-    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, dropout, weights, mine)
+    shards = cut_shards(sequences, labels, cfg, params["embed.token"].dtype, size, step_key, weights, mine)
 
     phi_r, phi_r_caches = prepare_phi_r(params, cfg)
     run = partial(_run_shard, params, phi_r, method, replay_budget, observer)

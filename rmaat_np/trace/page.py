@@ -1,6 +1,7 @@
 """The first training step of a run by both methods, and the page on which one steps through it."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ def trace_run(
 ) -> tuple[dict[str, TracedStep], dict]:
     """Trace the first training step of a run, with fresh parameters or those of `init`, by both methods.
 
+    Every row has the retention factors of its own segments, as the words say, also if cfg has a retention_horizon.
     batch_size: rows of the batch; None: ROWS, or as many as fit into one shard
     -> steps by method; the recording for `write_page`, whose "words" are lines to print beside `event_lines`
     Raises: InputError for settings that do not fit the data, and as `first_params`.
     """
-    cfg, train = settings.config(dataset), settings.train
+    cfg, train = replace(settings.config(dataset), retention_horizon=0), settings.train
     count = batch_size or min(ROWS, shard_size(cfg, ROWS, 1))
     order = BatchOrder(dataset.train.lengths(), count, train.seed)
     tokens, labels = dataset.train.batch(order.rows(0))

@@ -54,8 +54,7 @@ def trace_row(params: dict, cfg: Config, tokens, labels, seed: int, step: int) -
     """
     sequences, documents = check_tokens(tokens, cfg), 1 + cfg.pair
     size, dtype = shard_size(cfg, len(labels), 1), params["embed.token"].dtype
-    dropout = (seed, step) if cfg.dropout else None
-    shard = cut_shards(sequences, labels, cfg, dtype, size, dropout)[0]
+    shard = cut_shards(sequences, labels, cfg, dtype, size, (seed, step))[0]
     phi_r, _ = prepare_phi_r(params, cfg)
     examples, logits = shard_logits(params, phi_r, shard)
     place = int(backend.to_host(shard.rows)[0])  # of the longest sequence among those of the batch

@@ -32,6 +32,8 @@ SWITCHES = {
     "one segment": {"num_segments": 1},
     "pair": {"pair": True},
     "pair mean": {"pair": True, "pooling": "mean", "attention": "softmax"},
+    "horizon": {"retention": "learned", "retention_horizon": 64},
+    "horizon pair": {"retention_horizon": 64, "pair": True},
     "dropout": {"dropout": 0.3},
     "dropout post pair": {"dropout": 0.3, "norm": "post", "pair": True},
 }

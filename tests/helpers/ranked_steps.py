@@ -34,6 +34,7 @@ CASES = {
     "two workers": {"workers": 2},
     "three parts one after another": {"accumulate": 3},
     "float64": {"dtype": "float64"},
+    "factors of longer sequences": {"retention": "learned", "retention_horizon": 64},
     "weights of classes": {"class_weights": [0.5, 1.0, 2.0]},
     "on the device": {"device": True},
     "on the device, in two parts": {"device": True, "accumulate": 2},

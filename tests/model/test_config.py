@@ -45,7 +45,7 @@ def refusal(**changes) -> str:
 
 
 def test_every_field_is_covered_here():
-    tested = {*COUNTS, *ALLOWED, *POSITIVE, *SWITCHES, "dropout"}
+    tested = {*COUNTS, *ALLOWED, *POSITIVE, *SWITCHES, "dropout", "retention_horizon"}
     assert tested == {field.name for field in dataclasses.fields(Config)}
 
 
@@ -94,6 +94,13 @@ def test_dropout_is_a_share_below_one():
     assert config(dropout=0).dropout == 0 and config(dropout=0.99).dropout == 0.99
 
 
+def test_the_horizon_is_a_number_of_segments():
+    assert "retention_horizon is -1, but it must be at least 0" in refusal(retention_horizon=-1)
+    assert "a whole number" in refusal(retention_horizon=0.5)
+    assert "retention_horizon is 1048577, but it must be at most 1048576" in refusal(retention_horizon=2**20 + 1)
+    assert config(retention_horizon=2**20).retention_horizon == 2**20
+
+
 @pytest.mark.parametrize("name", SWITCHES)
 @pytest.mark.parametrize("value", [1, 0, "true", None])
 def test_switches_are_booleans(name, value):
@@ -135,6 +142,7 @@ def test_defaults_are_the_documented_ones():
     assert (cfg.attention, cfg.norm, cfg.retention, cfg.pooling) == ("astromorphic", "pre", "integrate", "memory")
     assert (cfg.use_astro, cfg.use_feedback, cfg.segment_embedding, cfg.pair) == (True, True, True, False)
     assert (cfg.alpha, cfg.position_scale, cfg.dropout) == (1.0, 0.05, 0.0)
+    assert cfg.retention_horizon == 0
 
 
 def test_numpy_scalars_become_pythons():

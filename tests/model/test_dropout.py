@@ -38,7 +38,7 @@ def test_masks_do_not_depend_on_the_shards(size):
 
     def masks(size):
         found = {}
-        for shard in segments.cut_shards(sequences, labels, cfg, np.float64, size, dropout=(3, 5)):
+        for shard in segments.cut_shards(sequences, labels, cfg, np.float64, size, step_key=(3, 5)):
             for t in range(shard.num_segments):
                 key = shard.segment(t).dropout_key
                 mask = dropout.dropout_mask(key, "embedding", (len(key.rows), 6), np.float64)

@@ -40,7 +40,7 @@ def test_amrb_equals_bptt(cfg, dtype, size, in_shards):
 
 
 @pytest.mark.parametrize("method", ["amrb", "bptt"])
-@pytest.mark.parametrize("name", ["default", "pair", "mean"])
+@pytest.mark.parametrize("name", ["default", "pair", "mean", "horizon"])
 def test_workers_change_nothing(name, method, in_shards):
     cfg = DROPPING[name]
     in_shards(cfg, 1)

@@ -211,8 +211,9 @@ BUGS = {
         segments.cut_shards, "1 / len(order)", "1 / len(examples)", whole("default", check_shards, 2),
     ),
     "shard: factors of the longest sequence": (
-        segments._cut_sequences, "retention_factors(int(total), cfg.retention)",
-        "retention_factors(int(totals.max()), cfg.retention)[:total]", whole("default", check_alone),
+        segments._cut_sequences, "sequence_factors(int(total), cfg, step_key, int(which[b]))",
+        "sequence_factors(int(totals.max()), cfg, step_key, int(which[b]))[:total]",
+        whole("default", check_alone),
     ),
     "shard: padding not masked": (
         segments.Shard.segment, "if self.padded[t]", "if False", whole("default", check_alone),
@@ -234,7 +235,7 @@ BUGS = {
     ),
     "AMRB: replays without dropout": (
         replay.amrb, "shard.segment(t), memory)\n            ledger",
-        "__import__('dataclasses').replace(shard, dropout=None).segment(t), memory)\n            ledger", EQUAL,
+        "__import__('dataclasses').replace(shard, step_key=None).segment(t), memory)\n            ledger", EQUAL,
     ),
     "AMRB: replays from a rounded memory": (
         replay.amrb, "memory = buffer.pop()", "memory = buffer.pop().astype('float16').astype('float64')", EQUAL,

@@ -422,3 +422,11 @@ def test_the_browser_client_notices_a_broken_page(written_page, tmp_path):
     with open_browser(tmp_path / "profile") as tab:
         tab.open(broken)
         assert "makeCrds is not defined" in str(tab.problems)
+
+
+def test_the_trace_has_the_factors_of_its_own_rows_whatever_the_horizon(capsys):
+    said = []
+    for horizon in ("0", "1024"):
+        assert run_lra.main([*TRACE, "--set", f"retention_horizon={horizon}"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
