@@ -1,7 +1,7 @@
 """What every task reader returns: ragged token sequences, labels, and padded batches cut from them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,6 +162,7 @@ class Dataset:
     codec: of data of one's own: how rows become tokens, and what the classes are called
     origins: of data of one's own: what its owner calls the rows of each split: the text before a row's number, the
         numbers (n,), the text behind; see `place`
+    longer: further test splits, by the tokens of each of their rows, which may be more than max_length
     """
 
     task: str
@@ -175,6 +176,7 @@ class Dataset:
     as_text: bool = True
     codec: "Codec | None" = None
     origins: dict[str, tuple[str, np.ndarray, str]] | None = None
+    longer: dict[int, Split] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int | bool]:

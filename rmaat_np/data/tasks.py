@@ -181,6 +181,6 @@ TASKS = {
     "memory": Task(
         lambda options, *_: memory.load(**options),
         lambda *_: [],
-        {"kind": str, "class_within": int, "shortest": int, "length": int},
+        {"kind": str, "class_within": int, "shortest": int, "length": int, "test_lengths": str},
     ),
 }

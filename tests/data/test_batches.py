@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rmaat_np.data import memory, recall
+from rmaat_np.data import recall
 from rmaat_np.data.batches import BUCKET, BatchOrder, read_ahead
 from rmaat_np.data.dataset import Dataset, check_split, make_split
 from rmaat_np.errors import InputError
@@ -236,45 +236,6 @@ def test_recall_is_a_function_of_seed_and_sizes():
 
 def test_recall_shows_digits_and_letters():
     assert recall.decode([1, 10, 11, 26]) == "09ap"
-
-
-# the memory probes
-
-
-def memory_rows(kind, **options):
-    """-> for each row its length, and its class tokens as {place: class}; the labels."""
-    split = memory.load(kind, rows=(600, 1, 1), **options).train
-    rows = [split.sequence(row) for row in range(600)]
-    assert all(((tokens >= 1) & (tokens <= 26)).all() for tokens in rows)
-    found = [{place: tokens[place] - 1 for place in np.flatnonzero(tokens <= 10)} for tokens in rows]
-    return [len(tokens) for tokens in rows], found, split.labels
-
-
-def test_one_token_stands_early_in_rows_of_all_lengths():
-    lengths, found, labels = memory_rows("one", class_within=4, shortest=2, length=12)
-    assert set(lengths) == set(range(2, 13)) and set(labels) == set(range(10))
-    assert [list(classes.values()) for classes in found] == [[label] for label in labels]
-    places = [place for classes in found for place in classes]
-    assert set(places) == set(range(4))
-    assert all(places[row] < 2 for row in range(600) if lengths[row] == 2)
-
-
-def test_the_last_of_one_to_three_tokens_is_asked_for():
-    lengths, found, labels = memory_rows("last", shortest=5, length=12)
-    assert set(lengths) == set(range(5, 13))
-    assert [classes[max(classes)] for classes in found] == labels.tolist()
-    assert {len(classes) for classes in found} == {1, 2, 3}
-    assert {place for classes in found for place in classes} == set(range(12))
-    others = {label for classes in found for label in list(classes.values())[:-1]}
-    assert others == set(range(10))
-
-
-def test_memory_rows_are_a_function_of_seed_kind_and_sizes():
-    sizes = {"shortest": 4, "length": 8, "rows": (40, 5, 5)}
-    first, same, other = (memory.load("last", seed=seed, **sizes) for seed in (7, 7, 8))
-    np.testing.assert_array_equal(first.train.tokens, same.train.tokens)
-    assert not np.array_equal(first.train.labels, other.train.labels)
-    assert (first.max_length, first.num_classes, first.vocab_size, first.pair) == (8, 10, 27, False)
 
 
 def test_reading_ahead_changes_no_batch():
