@@ -24,6 +24,7 @@ from ..training.checkpoint import best_checkpoint
 from ..training.divergence import Diverged
 from ..training.execution import activate
 from ..training.inputs import check_codec, check_dataset, check_same, fingerprint
+from ..training.longer import read_longer
 from ..training.program import train_with_bar
 from ..training.ranks import check_alike
 from ..training.score_report import write_report
@@ -144,6 +145,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     found = {"checkpoint": str(best_checkpoint(arguments.eval)), "step": run.progress.step}
     found |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
     found["test"] = judge(scores["predictions"], class_names(dataset))
+    if dataset.longer:
+        judge_split = partial(loop.evaluate, workers=arguments.workers, ranks=arguments.ranks)
+        found["longer"] = read_longer(run.params, run.cfg, dataset, judge_split, complain, warn)
     if reports:
         written = write_report(arguments.report, found, scores["predictions"], dataset)
         complain(f"{arguments.report}/: {' '.join(written)}")

@@ -297,7 +297,7 @@ def rows_of(comparison: Comparison) -> list[dict]:
         if result is not None:
             at_a_time = before.get(job.name, {}).get("runs_at_a_time") or comparison.at_a_time
             shape = {"preset": job.settings.preset, "batch_size": job.settings.train.batch_size}
-            result = {name: value for name, value in result.items() if name != "test"}  # the table's rows are flat
+            result = {name: value for name, value in result.items() if not isinstance(value, dict)}  # the table is flat
             how = {"runs_at_a_time": at_a_time} | result | shape | {"command": comparison.command}
             rows.append({"variant": job.variant} | how)
     return rows

@@ -30,6 +30,7 @@ from ..system.terminal import spoken_time
 from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, FREE_SHARE, Execution, with_budget
 from .inputs import check_codec, check_dataset, check_same, fingerprint
+from .longer import read_best_longer
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .ranks import ALONE, Ranks
 from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, shared, steps_in_config, write_config
@@ -37,6 +38,7 @@ from .scores import Predictions, balanced_weights, class_names, judge, to_json
 from .validation import note_validation, seconds_left, stopped_early
 
 EVALUATION_BATCH = 128  # rows
+EVALUATION_TOKENS = 2**24  # of a batch, padding included: 64 MiB; a single longer row is a batch of its own
 
 
 class Interrupted(Exception):
@@ -78,8 +80,10 @@ def evaluate(
     -> {"loss", "accuracy", "macro_f1", "predictions"}; the last are those of every row, which `scores.judge` reads
     Raises: Interrupted if should_stop says so.
     """
-    order = np.argsort(split.lengths(), kind="stable")  # rows of like length share a batch: less padding
-    batches = [order[start : start + EVALUATION_BATCH] for start in range(0, len(order), EVALUATION_BATCH)]
+    lengths = split.lengths()
+    order = np.argsort(lengths, kind="stable")  # rows of like length share a batch: less padding
+    size = min(EVALUATION_BATCH, max(1, EVALUATION_TOKENS // (split.documents * int(lengths.max()))))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
     loss, predicted = 0.0, np.empty(len(split), np.int64)
     confidence, squared_errors = np.empty((2, len(split)))
     for first in range(0, len(batches), ranks.size):
@@ -121,8 +125,8 @@ def train(
 
     With `patience`, a run ends before its last step once that many validations in a row brought nothing better.
     should_stop: asked once a step, and between the batches of an evaluation; on_step: told every step's line of
-    metrics; report: told a line of text for every validation, and before them of an automatic replay budget; warn: told
-    a line about what was found damaged or changed
+    metrics; report: told a line of text for every validation, before them of an automatic replay budget, and at the end
+    of longer test rows; warn: told a line about what was found damaged or changed
     A run with several ranks is trained by all of them in the same call, and rank 0 alone writes.
     Raises: Interrupted if should_stop says so, with the state saved; Diverged if a number is no longer finite;
         InputError for data that the model cannot read, or that are others than those that the run began with, and for
@@ -151,6 +155,9 @@ def train(
             with machine.PeakMemory(device=backend.name == "cupy") as memory:
                 _train_steps(run, dataset, execution, should_stop, on_step, report)
                 result = _test_run(run, dataset, execution.workers, should_stop)
+            if dataset.longer:
+                how = {"workers": execution.workers, "should_stop": should_stop, "ranks": run.ranks}
+                result["longer"] = read_best_longer(run, dataset, partial(evaluate, **how), report, warn)
             trained = run.progress.step - first
             peak = memory.peak if trained > 1 else None
             return finish(run, result | measurements(run, trained, peak, execution.replay_budget))
