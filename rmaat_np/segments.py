@@ -89,8 +89,9 @@ class Shard:
         start = t * cfg.segment_length
         tokens = self.tokens[:active, start : min(start + cfg.segment_length, self.longest)]
         mask = self._mask(tokens) if self.padded[t] else None
-        drops = self.step_key and cfg.dropout > 0
-        dropout_key = DropoutKey(cfg.dropout, *self.step_key, t, self.rows[:active]) if drops else None
+        dropout_key = None
+        if cfg.dropout > 0 and self.step_key is not None:
+            dropout_key = DropoutKey(cfg.dropout, *self.step_key, t, self.rows[:active])
         return Segment(t, tokens, mask, self.factors[t, :num_continuing, None, None], num_continuing, dropout_key)
 
     def read_out(self, t: int) -> slice:

@@ -156,8 +156,8 @@ def train(
                 _train_steps(run, dataset, execution, should_stop, on_step, report)
                 result = _test_run(run, dataset, execution.workers, should_stop)
             if dataset.longer:
-                how = {"workers": execution.workers, "should_stop": should_stop, "ranks": run.ranks}
-                result["longer"] = read_best_longer(run, dataset, partial(evaluate, **how), report, warn)
+                read = partial(evaluate, workers=execution.workers, should_stop=should_stop, ranks=run.ranks)
+                result["longer"] = read_best_longer(run, dataset, read, report, warn)
             trained = run.progress.step - first
             peak = memory.peak if trained > 1 else None
             return finish(run, result | measurements(run, trained, peak, execution.replay_budget))
