@@ -67,7 +67,7 @@ def load(
     kind: one of KINDS; class_within: of the kinds that have it in the table above; rows: of train, val and test
     test_lengths: whole numbers of tokens, between blanks or commas. For each of them, `Dataset.longer` holds test rows
         of exactly that length: 2,000,000 tokens in all, but 10 to 1,000 rows. Of kind `last`, every second of these
-        rows has its class tokens among the first `class_within`, so that what was early must be kept to the end.
+        rows is one of kind `one`, for a memory that gives way must keep an early token to the end as well.
     Raises: InputError for an unknown kind, if shortest exceeds length, if the rows have no room for what the kind
         holds, for what is no list of lengths, or for a number below 1.
     """
@@ -89,7 +89,9 @@ def load(
     for tokens in _read_lengths(test_lengths, chosen.least):
         rng = np.random.default_rng([seed, number, class_within, tokens, tokens, 1])  # of this length alone
         count = min(1000, max(10, 2_000_000 // tokens))
-        longer[tokens] = _draw(rng, count, chosen, class_within, tokens, tokens, also_early=True)
+        longer[tokens] = _draw(rng, count, chosen, class_within, tokens, tokens)
+        if kind == "last":
+            longer[tokens] = _alternate(longer[tokens], _draw(rng, count, KINDS["one"], class_within, tokens, tokens))
     ids = recall.VOCAB_SIZE + chosen.more_ids
     show = partial(decode, vocab_size=ids)
     return Dataset("memory", ids, chosen.classes, length, train, val, test, show, longer=longer)
@@ -114,14 +116,19 @@ def _read_lengths(text: str, least: int) -> list[int]:
     return [int(word) for word in words]
 
 
-def _draw(rng, count, kind: Kind, class_within, shortest, length, also_early: bool = False) -> Split:
-    """Rows of `shortest` to `length` tokens. also_early: every second one of kind `last` has its class tokens early."""
+def _draw(rng, count, kind: Kind, class_within, shortest, length) -> Split:
     lengths = rng.integers(shortest, length + 1, count)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = rng.integers(1 + CLASSES, recall.VOCAB_SIZE, offsets[-1], dtype=np.uint8)
-    if also_early and kind is KINDS["last"]:
-        lengths[::2] = np.minimum(class_within, lengths[::2])  # for what is drawn, the rows end here
     return Split(tokens, offsets, kind.draw(rng, tokens, offsets[:-1], lengths, class_within))
+
+
+def _alternate(one: Split, other: Split) -> Split:
+    """Of two splits of as many rows, all of one length, every second row of each."""
+    tokens, labels = one.tokens.copy(), one.labels.copy()
+    tokens.reshape(len(one), -1)[::2] = other.tokens.reshape(len(one), -1)[::2]
+    labels[::2] = other.labels[::2]
+    return Split(tokens, one.offsets, labels)
 
 
 def _draw_one(rng, tokens, starts, lengths, class_within):
