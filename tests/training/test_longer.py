@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,15 +18,17 @@ from rmaat_np.training.settings import resolve
 
 SIZES = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16, "segment_length": 8, "num_segments": 2}
 SIZES |= {"num_memory": 2, "steps": 6, "eval_every": 3, "batch_size": 8, "warmup_steps": 2, "length": 16}
-SIZES |= {"class_within": 8, "test_lengths": "40 8 4000"}
+SIZES |= {"class_within": 8, "test_lengths": "40 8 1600"}
+SHORT = SIZES | {"test_lengths": "40 8 80"}
 COMMAND = ["--task", "memory", "--workers", "1"]
-COMMAND += [word for name, value in SIZES.items() for word in ("--set", f"{name}={value}")]
+COMMAND += [word for name, value in SHORT.items() for word in ("--set", f"{name}={value}")]
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Rows of 1 to 16 tokens, and longer test rows."""
-    return memory.load("last", 8, length=16, rows=(100, 16, 16), test_lengths=SIZES["test_lengths"])
+    """Rows of 1 to 16 tokens, and longer test rows, 30 of each length."""
+    data = memory.load("last", 8, length=16, rows=(100, 16, 16), test_lengths=SIZES["test_lengths"])
+    return replace(data, longer={tokens: split.take(np.arange(30)) for tokens, split in data.longer.items()})
 
 
 def start(folder, rows, **overrides):
@@ -69,7 +72,7 @@ def test_the_best_checkpoint_is_read_on_every_longer_split(finished, rows):
         assert told["seconds"] >= 0
         line = f"{tokens // 8:,} segments, {tokens:,} tokens: accuracy {accuracy:.3f} of {len(split):,} rows"
         assert line in lines
-    assert list(longer) == ["40", "8", "4000"] and len(lines) == 2 + 3
+    assert list(longer) == ["40", "8", "1600"] and len(lines) == 2 + 3
 
 
 def test_a_task_without_longer_rows_says_nothing_of_them(tmp_path):
@@ -81,7 +84,7 @@ def test_a_segment_embedding_is_warned_of_once(tmp_path, rows):
     warnings = []
     loop.train(start(tmp_path / "run", rows, segment_embedding=True), rows, warn=warnings.append)
     (line,) = warnings
-    assert line.startswith("segments 3 to 500 take the row of embed.segment that segment 2 learned")
+    assert line.startswith("segments 3 to 200 take the row of embed.segment that segment 2 learned")
 
 
 def test_a_stop_between_two_batches_of_longer_rows_loses_nothing(tmp_path, rows, finished, monkeypatch):
@@ -95,7 +98,7 @@ def test_a_stop_between_two_batches_of_longer_rows_loses_nothing(tmp_path, rows,
     assert without_times(result["longer"]) == without_times(finished[2])
 
 
-@pytest.mark.parametrize("most", [1, 16_000, 40_001])
+@pytest.mark.parametrize("most", [1, 6_400, 16_001])
 def test_a_batch_has_no_more_tokens_than_fit(rows, finished, monkeypatch, most):
     params, cfg, _ = rn.load(finished[0])
     shapes, original = [], loop._judge_batch
@@ -110,32 +113,32 @@ def test_a_batch_has_no_more_tokens_than_fit(rows, finished, monkeypatch, most):
     assert without_times(found) == without_times(finished[2])
     assert all(count == 1 or count * tokens <= most for count, tokens in shapes)
     assert sum(count for count, _ in shapes) == sum(map(len, rows.longer.values()))
-    assert max(count for count, tokens in shapes if tokens == 4000) == max(1, min(12, most // 4000))
+    assert max(count for count, tokens in shapes if tokens == 1600) == max(1, min(12, most // 1600))
 
 
 def test_reading_needs_no_memory_beside_the_tokens():
     """Of a row that is ten times as long: 4 bytes of a token in the batch, and truths about each."""
     cfg = rn.Config(27, 10, d_model=8, num_heads=2, num_layers=1, d_ff=8, segment_length=64, segment_embedding=False)
     params, peaks = rn.init_params(cfg), []
-    for tokens in (20_000, 200_000):
+    for tokens in (10_000, 100_000):
         data = memory.load("one", rows=(1, 1, 1), test_lengths=str(tokens))
         data.longer[tokens] = data.longer[tokens].take(np.arange(4))
         tracemalloc.start()
         read_longer(params, cfg, data, loop.evaluate, loop.ignore, loop.ignore)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 8 * 4 * 180_000
+    assert peaks[1] - peaks[0] < 8 * 4 * 90_000
 
 
 def test_the_command_evaluates_and_resumes_longer_rows(tmp_path, capsys):
     out = tmp_path / "run"
     assert run_lra.main([*COMMAND, "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "\n500 segments, 4,000 tokens: accuracy 0." in said
+    assert "\n10 segments, 80 tokens: accuracy 0." in said
     longer = without_times(result_of(out)["longer"])
     assert run_lra.main(["--eval", str(out), "--workers", "1"]) == 0
     said, told = capsys.readouterr()
-    assert without_times(json.loads(said)["longer"]) == longer and "500 segments, 4,000 tokens" in told
+    assert without_times(json.loads(said)["longer"]) == longer and "10 segments, 80 tokens" in told
     assert run_lra.main(["--resume", str(out), "--workers", "1"]) == 0
     assert without_times(result_of(out)["longer"]) == longer
 
