@@ -91,6 +91,14 @@ SLIDES = (  # the picture, and what it says
         "12_your_own_sequences_rivals",
         "Count words first; a bag of words wins on few short texts, RMAAT where the order decides.",
     ),
+    (
+        "13_attractor_drift_latch_paths",
+        "A thousand segments of noise: an attractor holds the classes apart, drift mixes them, a latch stays.",
+    ),
+    (
+        "13_attractor_drift_latch_eigenvalues",
+        "A small difference between two memories fades in an attractor and stays as it is in a latch.",
+    ),
 )
 
 PAGE = """<!DOCTYPE html>

@@ -115,7 +115,7 @@ def test_a_wrong_line_on_the_one_page_is_caught(tmp_path):
 def test_the_syllabus_names_every_lesson():
     syllabus = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| \[(\d\d_\w+)\]\((\d\d_\w+\.py)\) \|", syllabus, flags=re.M)
-    assert listed == [(path.stem, path.name) for path in LESSONS] and len(LESSONS) == 13
+    assert listed == [(path.stem, path.name) for path in LESSONS] and len(LESSONS) == 14
     for name in re.findall(r"`(rmaat_np/[\w/]+\.py)`", syllabus):
         assert (ROOT / name).exists(), name
 
