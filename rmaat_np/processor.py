@@ -20,6 +20,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # the M_* constants of malloc.h
 # keep by itself: twice its largest threshold for arrays that get pages of their own.
 KEPT = 2 * 32 * 2**20
 _keepers = 0  # how many blocks of `freed_memory_kept` are running, in all threads
+_base: float | None = None  # `_idle_bytes` when free memory was last given back: programs, libraries, Python's own
 _lock = Lock()
 
 
@@ -79,8 +80,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Inside the `with` block, new arrays take the memory of freed ones, and no fresh pages from the kernel.
 
     A training step frees and allocates the same sizes again and again, and fresh pages cost it 10 to 60 %. At the end
-    of the outermost block, if more than KEPT bytes are free, all that is free goes back to the system. This is a
-    setting of glibc: with another C library, and with CuPy, nothing happens.
+    of the outermost block, if more than KEPT bytes are free, all that is free goes back to the system; so it does after
+    the first block of all. This is a setting of glibc: with another C library, and with CuPy, nothing happens.
 
     `loss_and_grads` and `predict` are such blocks. A program may put a loop around them into one, so that large models
     too give nothing back between two calls.
@@ -112,13 +113,15 @@ def give_back_freed_memory() -> None:
 
 
 def _end_block() -> None:
-    global _keepers
+    global _base, _keepers
     with _lock:
         _keepers -= 1
         if _keepers == 0 and (libc := _glibc()):
             libc.mallopt(_TRIM_THRESHOLD, KEPT)
-            if _free_bytes(libc) > KEPT:
+            idle = _idle_bytes(libc)
+            if idle is None or _base is None or idle - _base > KEPT:
                 libc.malloc_trim(0)
+                _base = _idle_bytes(libc)
 
 
 @cache
@@ -138,7 +141,13 @@ def _glibc() -> Any:
         return None
 
 
-def _free_bytes(libc) -> float:
-    """What the C library holds and no array uses; unknown, and so infinite, before glibc 2.33."""
-    # the ninth number is the field `fordblks`
-    return libc.mallinfo2().size8 if hasattr(libc, "mallinfo2") else math.inf
+def _idle_bytes(libc) -> float | None:
+    """What this process holds in memory and no array uses; None before glibc 2.33, and where /proc is not there.
+
+    The C library's own count of free bytes will not do: it goes on counting those that were given back.
+    """
+    held = (read("/proc/self/statm") or "").split()
+    if not hasattr(libc, "mallinfo2") or len(held) < 2:
+        return None
+    told = libc.mallinfo2()  # the fields `hblkhd` and `uordblks`: arrays with pages of their own, and all others
+    return int(held[1]) * os.sysconf("SC_PAGE_SIZE") - told.size4 - told.size7
