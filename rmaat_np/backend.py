@@ -120,25 +120,27 @@ def one_blas_thread() -> AbstractContextManager:
     """Let NumPy's matrix products use one thread each inside a `with` block, where several workers compute.
 
     With threads of their own beside the workers', they wait for each other: a step took 3 to 10 times as long. Nothing
-    happens where the environment already sets the number, as OPENBLAS_NUM_THREADS=1 does. Where threadpoolctl is
-    missing, a warning says so once.
+    happens where the environment asks for more than one, as OPENBLAS_NUM_THREADS=2 does. A 1 there is not taken at its
+    word: it may be another library's variable, or have come after NumPy was imported. Where threadpoolctl is missing
+    and no variable is set, a warning says so once.
     """
-    if name != "numpy" or any(variable in os.environ for variable in BLAS_VARIABLES):
+    wanted = [os.environ[variable] for variable in BLAS_VARIABLES if variable in os.environ]
+    if name != "numpy" or any(number.isdecimal() and int(number) > 1 for number in wanted):
         return nullcontext()
-    controller = _blas_controller()
+    controller = _blas_controller(told=bool(wanted))
     return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
 
 
-@lru_cache(maxsize=1)  # looks for the libraries that are loaded, which takes milliseconds
-def _blas_controller() -> Any:
+@lru_cache  # looks for the libraries that are loaded, which takes milliseconds
+def _blas_controller(told: bool) -> Any:
+    """threadpoolctl's controller, or None without it. told: the user knows of the threads, and needs no warning"""
     try:
         from threadpoolctl import ThreadpoolController
 
         return ThreadpoolController()
     except Exception as error:  # not installed, or a broken installation, which can raise anything
         remedy = "pip install threadpoolctl, or set OPENBLAS_NUM_THREADS=1 before NumPy is imported"
-        warnings.warn(
-            f"the threads of NumPy's products and the workers slow each other down several times ({error}); {remedy}",
-            stacklevel=4,
-        )
+        text = f"the threads of NumPy's products and the workers slow each other down several times ({error}); {remedy}"
+        if not told:
+            warnings.warn(text, stacklevel=4)
         return None

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -164,20 +165,25 @@ TOKENS = np.ones((6, 8), int)
 
 def test_workers_limit_the_threads_of_products_during_a_call(free_threads, cut_for_workers):
     controller = Controller()
-    free_threads.setattr(backend, "_blas_controller", lambda: controller)
+    free_threads.setattr(backend, "_blas_controller", lambda told: controller)
     params = rn.init_params(CFG)
     rn.predict(params, CFG, TOKENS, workers=1)
     assert controller.blocks == 0  # one worker may use all threads
     rn.predict(params, CFG, TOKENS, workers=2)
     rn.loss_and_grads(params, CFG, TOKENS, np.zeros(6, int), workers=3)
     assert (controller.blocks, controller.inside) == (2, False)
-    free_threads.setenv("OPENBLAS_NUM_THREADS", "1")
-    rn.predict(params, CFG, TOKENS, workers=2)
-    assert controller.blocks == 2  # the environment has the say
+    for number, blocks in (("1", 3), ("2", 3), ("", 4)):  # more than one is a wish
+        free_threads.setenv("OMP_NUM_THREADS", number)
+        rn.predict(params, CFG, TOKENS, workers=2)
+        assert controller.blocks == blocks
 
 
-def test_threadpoolctl_really_limits(free_threads):
+@pytest.mark.parametrize("variable", ["", *backend.BLAS_VARIABLES])
+def test_threadpoolctl_really_limits(free_threads, variable):
+    """Also where a variable came too late, or is another library's."""
     threadpoolctl = pytest.importorskip("threadpoolctl")
+    if variable:
+        free_threads.setenv(variable, "1")
     with backend.one_blas_thread():
         libraries = threadpoolctl.threadpool_info()
         assert {library["num_threads"] for library in libraries if library["user_api"] == "blas"} <= {1}
@@ -190,3 +196,7 @@ def test_without_threadpoolctl_it_is_told_once(free_threads, cut_for_workers):
         for _ in range(3):
             rn.predict(params, CFG, TOKENS, workers=2)
     assert len(told) == 1
+    free_threads.setenv("OPENBLAS_NUM_THREADS", "1")  # who sets it knows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rn.predict(params, CFG, TOKENS, workers=2)
