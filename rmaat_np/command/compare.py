@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def _budget_of(arguments: argparse.Namespace) -> float:
     """MiB that a run may keep: by default none, for the table compares memory; the runs at a time share what is auto"""
     if arguments.replay_budget is None:
         return 0
-    return with_budget(options.execution_of(arguments)).replay_budget / 2**20
+    execution = replace(options.execution_of(arguments), workers=1)
+    at_a_time = arguments.workers if execution.auto_budget else 1
+    return with_budget(execution).replay_budget / at_a_time / 2**20
 
 
 def argv_of(job: comparing.Job, arguments: argparse.Namespace) -> list[str]:

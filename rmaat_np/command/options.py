@@ -74,7 +74,7 @@ def _add_computing(group, workers: int) -> None:
     text = "where arrays live and are computed on; default numpy"
     add("--backend", choices=("numpy", "cupy"), default="numpy", help=text)
     text = "threads, a shard of the batch each; with --compare: runs at a time; default: all cores, under mpiexec "
-    text += "a rank's part of them"
+    text += "a rank's part of them. For small models processes with one worker each are faster (mpiexec, lesson 11)"
     add("--workers", type=int, default=workers, help=text)
     text = "what AMRB may keep per worker: first the memory tokens, then caches, which then need no replay. "
     text += "auto, the default: a quarter of the free memory, shared by all workers; 0: memory tokens alone. "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from .. import backend
 from ..config import check_fields
 from ..errors import InputError
+from ..processor import cores
 from ..system.machine import free_memory, keep_freed_memory
 from .ranks import ALONE, Ranks
 
@@ -49,12 +50,13 @@ DEFAULT = Execution()  # NumPy, one thread, no more memory than AMRB needs
 def with_budget(execution: Execution, ranks: Ranks = ALONE) -> Execution:
     """The execution with a number as its replay budget: if that is automatic, what free memory pays for.
 
-    It is a quarter of what is free now, divided among the workers of all ranks of the machine; the least of all ranks;
-    0 where the system does not tell what is free. Each card has a rank of its own, and a single worker.
+    It is a quarter of what is free now, divided among the workers of all ranks of the machine that compute at a time;
+    the least of all ranks; 0 where the system does not tell what is free. Each card has a rank of its own, and a single
+    worker.
     """
     if not execution.auto_budget:
         return execution
-    sharing = execution.workers * ranks.on_this_machine if execution.backend == "numpy" else 1
+    sharing = min(execution.workers, cores()) * ranks.on_this_machine if execution.backend == "numpy" else 1
     mine = (free_memory() or 0) // (FREE_SHARE * sharing)
     return replace(execution, replay_budget=min(ranks.gather(mine)), auto_budget=False)
 

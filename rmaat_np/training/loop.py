@@ -190,7 +190,7 @@ def _decide_budget(run: Run, execution: Execution, report: Callable) -> Executio
     if not execution.auto_budget or run.settings.train.method != "amrb" or run.cfg.num_segments == 1:
         return replace(execution, auto_budget=False)
     execution = with_budget(execution, run.ranks)
-    if execution.replay_budget:
+    if execution.replay_budget >= 2**20:
         report(
             f"each worker may keep caches of {execution.replay_budget / 2**20:,.0f} MiB, which need no replay; all "
             f"together 1/{FREE_SHARE} of the free memory"

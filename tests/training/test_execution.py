@@ -72,11 +72,13 @@ class OneOfTwo(Ranks):
 
 def test_an_automatic_budget_is_a_quarter_of_free_memory_shared_by_all_workers(monkeypatch):
     monkeypatch.setattr(execution, "free_memory", lambda: 8_000)
+    monkeypatch.setattr(execution, "cores", lambda: 4)
     automatic = Execution(workers=2, auto_budget=True)
     assert with_budget(automatic) == Execution(workers=2, replay_budget=1000)
     assert with_budget(automatic, OneOfTwo()).replay_budget == 500 - 7
     on_a_card = Execution(backend="cupy", workers=2, auto_budget=True)
     assert with_budget(on_a_card, OneOfTwo()).replay_budget == 2000 - 7  # which computes one shard at a time
     assert with_budget(Execution(replay_budget=5)).replay_budget == 5
+    assert with_budget(Execution(workers=64, auto_budget=True)).replay_budget == 500  # four of them compute at a time
     monkeypatch.setattr(execution, "free_memory", lambda: None)
     assert with_budget(automatic).replay_budget == 0
