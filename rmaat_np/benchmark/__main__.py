@@ -11,20 +11,29 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .. import backend
 from ..errors import InputError
+from ..processor import KEPT
 from ..system.files import write_atomically
 from ..system.machine import default_workers, describe, describe_blas
 from ..system.terminal import Parser, progress_bar, tell
 from .check_out import check_out
-from .measure import CONFIGS, QUARTERS, Conditions, agreement, configuration, is_torch, measure
+from .measure import (
+    CONFIGS,
+    QUARTERS,
+    Conditions,
+    agreement,
+    compiler_without_a_past,
+    configuration,
+    is_torch,
+    measure,
+)
 from .ranks import (
     compare_ranks,
     draw_efficiency,
@@ -47,6 +56,7 @@ from .tables import (
 
 _LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
 LONG_LENGTHS = [2**k for k in range(14, 21)]
+UP_TO = f"up to {KEPT // 2**20} MiB of"
 NOT_LONG = ("amrb-library", "amrb-quarter", "torch-compile")
 _LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 REMEDY = "pip install torch, or measure --contenders amrb bptt"
@@ -90,10 +100,9 @@ def _do_request(request: dict) -> dict | None:
     return measure(request["contender"], batch, cfg, conditions)
 
 
-def compare(configs: list[str], contenders: list[str], rounds: int, conditions: Conditions) -> list[dict]:
+def compare(configs: list[str], contenders: list[str], rounds: int, conditions: Conditions) -> Iterator[dict]:
     """Rounds of all contenders in turn for every configuration. -> a row of medians for each pair of the two."""
-    rows = []
-    with progress_bar(total=len(configs) * len(contenders) * rounds) as bar, _compiler_without_a_past():
+    with progress_bar(total=len(configs) * len(contenders) * rounds) as bar, compiler_without_a_past():
         bar.unit = "process"
         for config in configs:
             runs: dict[str, list[dict]] = {contender: [] for contender in contenders}
@@ -103,23 +112,8 @@ def compare(configs: list[str], contenders: list[str], rounds: int, conditions: 
                     runs[contender].append(in_own_process("measure", contender, config, conditions))
                     bar.update()
             for name, results in runs.items():
-                row = {"config": config, "contender": name, "keeps_freed_memory": name in KEEPING}
-                rows.append(row | summarise(results))
-    return rows
-
-
-@contextmanager
-def _compiler_without_a_past() -> Iterator[None]:
-    """torch.compile stores what it compiled on the disk; here it finds nothing from before."""
-    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-            if before is not None:
-                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+                row = {"config": config, "contender": name, "keeps_freed_memory": "all" if name in KEEPING else UP_TO}
+                yield row | summarise(results)
 
 
 def _long_sequences(contenders: list[str], conditions: Conditions) -> list[dict]:
@@ -172,6 +166,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked before anything is measured. A wrong option is one line and exit code 2."""
     parser = _make_parser()
     options = parser.parse_args(argv)
+    for name in ("check_out", "json", "long", "picture"):
+        if getattr(options, name) == "":
+            parser.error(f"--{name.replace('_', '-')}: names nothing; name a file or a folder")
+    if options.check_out:
+        for name, value in vars(options).items():
+            if name != "check_out" and value != parser.get_default(name):
+                parser.error(f"--check-out goes without --{name.replace('_', '-')}; it decides what is measured")
     if options.tf32 and (options.backend != "cupy" or options.dtype != "float32"):
         parser.error("--tf32 needs --backend cupy and --dtype float32")
     for name in ("rounds", "steps", "threads"):
@@ -209,20 +210,26 @@ def torch_is_installed() -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print tables, and write them. -> the exit code"""
-    options = parse_arguments(argv)
+    options, begun = parse_arguments(argv), time.time()
     try:
         if options.child:
             result = _do_request(json.loads(options.child))
             if result is not None:
                 print(json.dumps(result))
         elif options.check_out:
-            check_out(Path(options.check_out), in_own_process, torch_is_installed())
+            check_out(Path(options.check_out).expanduser(), in_own_process, torch_is_installed())
             tell(f"{options.check_out}/report.md: what was found; report.json has the numbers")
         else:
             run(options)
     except (InputError, backend.BackendError) as error:
         print(f"rmaat_np.benchmark: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        kept = options.json or (options.check_out and f"{options.check_out}/report.json")
+        new = kept and Path(kept).expanduser().exists() and Path(kept).expanduser().stat().st_mtime >= begun
+        told = f"{kept} holds what was finished" if new else "nothing was finished"
+        print(f"rmaat_np.benchmark: stopped; {told}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -234,12 +241,15 @@ def run(options: argparse.Namespace) -> None:
     report = {"machine": describe(), "blas": describe_blas()} | told
     conditions_told = ", ".join(f"{name} {value}" for name, value in told.items())
     tell(f"{report['machine']}; NumPy's products by {report['blas']}; {conditions_told}\n")
-    if options.ranks:
-        _several_ranks(options, conditions, report)
-    else:
-        _one_process(options, conditions, report)
-    if options.json:
-        write_atomically(options.json, lambda file: file.write(json.dumps(report, indent=1).encode()))
+    report["rows"] = []
+    try:
+        if options.ranks:
+            _several_ranks(options, conditions, report)
+        else:
+            _one_process(options, conditions, report)
+    finally:  # also after Ctrl-C
+        if options.json and report["rows"]:
+            write_atomically(options.json, lambda file: file.write(json.dumps(report, indent=1).encode()))
 
 
 def _several_ranks(options: argparse.Namespace, conditions: Conditions, report: dict) -> None:
@@ -270,10 +280,13 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
         tell("\n" + long_table(report["rows"]))
         draw_long(report["rows"], Path(options.long))
     else:
-        report["rows"] = compare(options.configs, contenders, options.rounds, conditions)
+        for row in compare(options.configs, contenders, options.rounds, conditions):
+            report["rows"].append(row)
         tell(speed_table(report["rows"]) + "\n")
-        told = ", ".join(name for name in contenders if name in KEEPING)
-        tell(f"keep freed memory from step to step: {told or 'none'}\n")
+        for kept in ("all", UP_TO):
+            if told := [name for name in contenders if (name in KEEPING) == (kept == "all")]:
+                tell(f"keep {kept} freed memory from step to step: {', '.join(told)}")
+        tell("")
         for row in report["rows"]:
             if "compile_seconds" in row:
                 tell(f"{row['config']}: torch.compile took {row['compile_seconds']} s for its first step\n")

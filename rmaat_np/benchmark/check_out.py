@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
+from ..errors import InputError
 from ..optim import adamw_init, adamw_step
 from ..params import init_params
 from ..step import loss_and_grads, predict
@@ -26,12 +27,16 @@ from ..system.files import make_folder, write_text
 from ..system.machine import default_workers, describe, describe_blas, free_memory
 from ..system.pictures import draw_if_possible
 from ..system.terminal import tell
-from .measure import Conditions, configuration, random_batch
+from .measure import Conditions, compiler_without_a_past, configuration, random_batch
 from .tables import summarise, table
 
 _TESTS = Path(__file__).parents[2] / "tests"  # absent where the package is installed without its repository
 _COMMAND = "import sys; from rmaat_np.command.main import main; sys.exit(main())"
 _LEAST = 20  # seconds: with less left, nothing more is begun
+_RUN = "listops"  # the folder of the training
+_PICTURES = ("speed.png", "listops_curve.png")
+_NO_TIME = "no time was left"
+_NO_TORCH = {"not run": "PyTorch is not installed"}
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,30 @@ class CheckOut:
         """Do a piece of work and keep what it returns; what goes wrong on an unknown device is a finding too."""
         begun = time.monotonic()
         if self.left < _LEAST:
-            self.report[name] = {"not run": "no time was left"}
+            self.report[name] = {"not run": _NO_TIME}
         else:
             try:
                 self.report[name] = work()
             except Exception as error:  # whatever a driver, a compiler or a full disk raises
                 self.report[name] = {"failed": f"{type(error).__name__}: {error}"}
         tell(f"{name}: {time.monotonic() - begun:.0f} s")
+        self.write()
+
+    def write(self) -> None:
+        """report.json, and report.md with the pictures that there are."""
         write_text(self.folder / "report.json", json.dumps(self.report, indent=1))
-        write_text(self.folder / "report.md", to_markdown(self.report))
+        pictures = [name for name in _PICTURES if (self.folder / name).exists()]
+        write_text(self.folder / "report.md", to_markdown(self.report, pictures))
 
 
 def check_out(folder: Path, measure: Callable, torch: bool, effort: Effort | None = None) -> dict:
     """Check this machine out, and write the report after every section. -> the report
 
     measure: `in_own_process`; torch: is PyTorch installed; effort: None for all of it
+    Raises: InputError if the folder holds a check-out, perhaps of another machine.
     """
+    if (folder / "report.json").exists() or (folder / _RUN).exists():
+        raise InputError(f"{folder}: already holds a check-out; name another folder")
     make_folder(folder)
     without_card = _choose_backend()
     work = CheckOut(folder, effort or full_effort(), measure, torch)
@@ -100,8 +113,10 @@ def check_out(folder: Path, measure: Callable, torch: bool, effort: Effort | Non
     work.section("queue", lambda: _queue(work))
     work.section("long", lambda: _measure(work, "amrb", f"long:{work.effort.tokens}", tf32=False))
     work.section("training", lambda: _train(work))
-    work.section("compiled", lambda: _measure_all(work, ["torch-compile"] * torch))
+    with compiler_without_a_past():
+        work.section("compiled", lambda: _measure_all(work, ["torch-compile"]) if torch else _NO_TORCH)
     _draw(work)
+    work.write()
     return work.report
 
 
@@ -214,8 +229,9 @@ def _measure_all(work: CheckOut, contenders: list[str]) -> list[dict]:
     for config in work.effort.configs:
         for tf32 in (False, True) if backend.name == "cupy" else (False,):
             for contender in contenders:
-                if work.left > _LEAST:
-                    rows.append(_measure(work, contender, config, tf32))
+                enough = work.left > _LEAST
+                row = {"config": config, "contender": contender, "tf32": tf32, "error": _NO_TIME}
+                rows.append(_measure(work, contender, config, tf32) if enough else row)
     return rows
 
 
@@ -265,10 +281,12 @@ def _counted_launches() -> Iterator[list[str]]:
 
 def _train(work: CheckOut) -> dict:
     """ListOps, preset quick, by the command. It stops in time, with what it has reached."""
-    out, limit = work.folder / "listops", max(10, int(min(work.left - 15, 300)))
+    out, limit = work.folder / _RUN, max(10, int(min(work.left - 15, 300)))
     words = [sys.executable, "-c", _COMMAND, *work.effort.training, "--backend", backend.name, "--out", str(out)]
     done = _run([*words, "--stop-after", f"{limit}s"], work.left)
-    found: dict[str, Any] = {"exit code": done["code"], "last line": (done["output"].splitlines() or [""])[-1]}
+    found: dict[str, Any] = {"exit code": done["code"]}
+    if done["code"] != 0:
+        found["last line"] = (done["output"].splitlines() or [""])[-1]
     with suppress(OSError):
         shutil.copy(out / "curve.png", work.folder / "listops_curve.png")
     with suppress(OSError, ValueError):
@@ -281,9 +299,11 @@ def _train(work: CheckOut) -> dict:
     return found
 
 
-def to_markdown(report: dict) -> str:
-    """The report as a page."""
-    lines = ["# Check-out of a machine", "", "![speed and memory](speed.png)", ""]
+def to_markdown(report: dict, pictures: Sequence[str] = ()) -> str:
+    """The report as a page. pictures: files beside it"""
+    lines = ["# Check-out of a machine", ""]
+    for name in pictures:
+        lines += [f"![{name}]({name})", ""]
     for name, found in report.items():
         lines += [f"## {name}", ""]
         rows = found if isinstance(found, list) else [found] if "contender" in found else []

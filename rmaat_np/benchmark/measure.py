@@ -1,7 +1,10 @@
 """One measurement of training steps in this process: time and peak memory, or agreement with PyTorch."""
 
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,7 +21,7 @@ from ..system.machine import PeakMemory, keep_freed_memory
 from ..training.settings import resolve
 from .tables import KEEPING
 
-__all__ = ["Conditions", "agreement", "configuration", "measure", "random_batch"]
+__all__ = ["Conditions", "agreement", "compiler_without_a_past", "configuration", "measure", "random_batch"]
 
 SIZES: dict[str, Any] = {"vocab_size": 32, "num_classes": 10, "d_model": 64, "num_layers": 2, "d_ff": 128}
 SIZES |= {"num_memory": 8}
@@ -170,6 +173,20 @@ def measure(contender: str, batch: int, cfg: Config, conditions: Conditions) -> 
         "tokens_per_second": batch * cfg.max_length / median(seconds),
         "peak_bytes": memory.peak,
     }
+
+
+@contextmanager
+def compiler_without_a_past() -> Iterator[None]:
+    """torch.compile stores what it compiled on the disk; here it finds nothing from before."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            if before is not None:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
 
 
 def agreement(batch: int, cfg: Config, conditions: Conditions) -> dict:

@@ -180,11 +180,12 @@ def test_the_command_prints_tables_and_writes_rows(tmp_path, monkeypatch, capsys
     assert benchmark.main(["--configs", "small", "--rounds", "2", "--json", str(path)]) == 0
     out = capsys.readouterr().out
     assert "| small | tokens/s | 90 |" in out and "speed, amrb / torch | at least 1.7 | 1.00" in out
-    assert "keep freed memory from step to step: amrb, amrb-quarter, bptt, torch, torch-compile, " in out
+    assert "keep all freed memory from step to step: amrb, amrb-quarter, bptt, torch, torch-compile, " in out
+    assert "keep up to 64 MiB of freed memory from step to step: amrb-library\n" in out
     assert "gradients from PyTorch's" in out
     written = json.loads(path.read_text(encoding="utf-8"))
     assert [found["contender"] for found in written["rows"]] == list(tables.CONTENDERS)
-    assert [found["keeps_freed_memory"] for found in written["rows"]] == [True, False, *[True] * 7]
+    assert [found["keeps_freed_memory"] for found in written["rows"]] == ["all", "up to 64 MiB of", *["all"] * 7]
     assert set(written) == {"machine", "blas", "threads", "backend", "dtype", "tf32", "rows", "agreement"}
 
 
@@ -278,3 +279,27 @@ def test_wrong_options_are_one_line_before_anything_is_measured(options, tmp_pat
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1
     assert options[0].lstrip("-") in error or options[-1] in error
+
+
+def test_ctrl_c_is_one_line_and_keeps_the_finished_configurations(tmp_path, monkeypatch, capsys):
+    def process(work, contender, config, conditions):
+        if config == "lra":
+            raise KeyboardInterrupt
+        return fake_process(work, contender, config, conditions)
+
+    monkeypatch.setattr(benchmark, "in_own_process", process)
+    path = tmp_path / "rows.json"
+    words = ["--configs", "small", "lra", "--contenders", "amrb", "--json", str(path)]
+    assert benchmark.main(words) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"rmaat_np.benchmark: stopped; {path} holds what was finished"
+    assert [row["config"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]] == ["small"]
+    assert benchmark.main(["--configs", "lra", "--contenders", "amrb"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "rmaat_np.benchmark: stopped; nothing was finished"
+
+
+@pytest.mark.parametrize("words", [["--check-out", ""], ["--json", ""], ["--check-out", "out", "--rounds", "7"]])
+def test_options_that_say_nothing_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.parse_arguments(words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and words[-2] in error

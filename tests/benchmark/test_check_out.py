@@ -10,6 +10,7 @@ from rmaat_np.benchmark import __main__ as benchmark
 from rmaat_np.benchmark import check_out as checking
 from rmaat_np.benchmark import measure
 from rmaat_np.benchmark.check_out import Effort, check_out, full_effort
+from rmaat_np.errors import InputError
 
 TRAINING = ("--task", "recall", "--workers", "1", "--steps", "4", "--batch-size", "8", "--set", "eval_every=2")
 LITTLE = Effort(300, ("long:512", "long:1024"), 2048, TRAINING, ("-m", "gpu", "--collect-only"), steps=1)
@@ -35,12 +36,27 @@ def test_it_is_complete_on_a_cpu(tmp_path, no_card):
     assert [row["contender"] for row in found["speed"]] == 2 * ["amrb", "amrb-library", "bptt"]
     assert all(row["tokens_per_second"] > 0 for row in [*found["speed"], found["long"]])
     assert found["training"]["steps"] == 4 and 0 <= found["training"]["test_accuracy"] <= 1
-    assert found["tests"]["exit code"] in (0, 5) and found["compiled"] == []  # without CuPy pytest finds none
+    assert found["tests"]["exit code"] in (0, 5)  # without CuPy pytest finds none
+    assert found["compiled"] == {"not run": "PyTorch is not installed"}
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"report.md", "report.json", "speed.png", "listops", "listops_curve.png"}
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")).keys() == found.keys()
     page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert all(f"## {name}\n" in page for name in SECTIONS) and "| long:512 | amrb | False |" in page
+    assert "![speed.png](speed.png)" in page and "![listops_curve.png](listops_curve.png)" in page
+    with pytest.raises(InputError, match="already holds a check-out"):  # whose training would be taken for its own
+        check_out(tmp_path / "out", None, torch=False, effort=LITTLE)
+
+
+def test_a_page_shows_no_picture_that_is_not_there(tmp_path, no_card):
+    check_out(tmp_path, None, torch=False, effort=Effort(0, LITTLE.configs, 2048, TRAINING, ()))
+    assert "![" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_found_no_time_is_a_row(tmp_path):
+    work = checking.CheckOut(tmp_path, Effort(0, ("small",), 2048, TRAINING, ()), None, torch=True)
+    rows = checking._measure_all(work, ["torch-compile"])
+    assert rows == [{"config": "small", "contender": "torch-compile", "tf32": False, "error": "no time was left"}]
 
 
 def test_what_fails_is_a_line_of_the_report(tmp_path, no_card, monkeypatch):
