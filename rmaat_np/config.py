@@ -38,8 +38,9 @@ class Config:
     Sizes: vocab_size counts the padding id 0; segment_length L and num_memory M in tokens; num_segments S at most
         per sequence; d_model D is divided among num_heads heads; d_ff is the feed-forward width.
     Switches: attention "astromorphic" | "softmax"; use_astro: H_astro; use_feedback: P = 1/C; alpha > 0: exponent of
-        the astrocyte's response g; position_scale > 0: decay of r_ij per token; position_decay "shared" by all heads |
-        "heads": one decay each, position_scale the widest (see `attention.log_slopes`) | "learned" from there on;
+        the astrocyte's response g; position_scale > 0: decay of r_ij per token; position_decay "shared": all heads have
+        this one | "heads": each has its own, from position_scale upward (`attention.log_slopes`) | "learned": each
+        has its own, which starts there and is a parameter;
         norm "pre" | "post"; retention "integrate" | "scale" | "online" | "none" | "learned";
         pooling "memory" | "mean"; position_embedding: a learned row for each place in a segment; segment_embedding;
         pair: two documents per row; dropout in [0, 1).
@@ -100,7 +101,7 @@ class Config:
 
     @property
     def astro(self) -> bool:
-        """True when the attention has the astrocytic term H_astro, and so the parameter `attn.rel.weight`."""
+        """True when the attention has the astrocytic term H_astro, and so the parameters `attn.rel.*`."""
         return self.attention == "astromorphic" and self.use_astro
 
 

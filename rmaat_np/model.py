@@ -191,7 +191,8 @@ def segment_backward(dmemory_next, dreadout, cache):
     """Gradient of one segment: from the memory it handed on and its readout back to the memory that it got.
 
     Shapes: dmemory_next (num_continuing, M, D), dreadout as the readout -> dmemory (B, M, D); grads by name, of which
-        `embed.position` has as many rows as the segment has tokens, and `embed.segment` is the one row of this segment;
+        `embed.position` has as many rows as the segment has tokens, and `embed.segment` is the one row of this segment
+        (either is absent where it is switched off);
         dphi_r: for each layer (M + n, D), empty without H_astro
     """
     cfg, segment = cache["cfg"], cache["segment"]
