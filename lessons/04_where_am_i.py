@@ -7,8 +7,9 @@
 # it one by the second part of H = H_neuron + H_astro. H_astro stores the values by place. Each place has learned
 # numbers, a row of the matrix Wrel (`relative` in lesson 00, the parameter `attn.rel.weight`). The astrocyte blurs them
 # over the places near it: R = r Wrel with r_ij = exp(-|i - j| scale). The **features** of place j are the row phi(r_j)
-# of phi(R). The value of row j is written under them. The scale, the setting `position_scale`, is a single number. On
-# long segments it can decide whether a model finds a single token.
+# of phi(R). The value of row j is written under them. The scale, the setting `position_scale`, is a single number for
+# all heads, unless `position_decay` gives each head its own. On long segments it can decide whether a model finds a
+# single token.
 #
 # Read beside this: `distance_decay` and `relative_features_forward` in `rmaat_np/attention.py`.
 
@@ -118,9 +119,8 @@ reversed_inside[:, 8:16] = tokens[:, 8:16][:, ::-1]
 noticed = {}
 for use_astro in (True, False):
     for embedding in (True, False):
-        switched = replace(cfg, use_astro=use_astro)
+        switched = replace(cfg, use_astro=use_astro, position_embedding=embedding)
         params = rn.init_params(switched, dtype="float64")
-        params["embed.position"] = params["embed.position"] * embedding
         logits = [rn.predict(params, switched, t) for t in (tokens, reversed_inside)]
         change = abs(logits[1] - logits[0]).max() / abs(logits[0]).max()
         noticed[use_astro, embedding] = change
@@ -202,6 +202,10 @@ show(figure, "04_where_am_i_share")
 # stands *before* its arguments, and the value of `[MAX 2 [MIN ...` depends most on its very first token, one row among
 # two thousand. A model that cannot read one row by itself does not know what to compute. On short segments there is
 # little to blur, and the default is 0.05. With segments of 4 and of 32 tokens the scale made no difference.
+#
+# One need not choose a single scale. With `position_decay="heads"` each head has its own: 0.05, 0.2, 0.8 and 3.2 for
+# four heads. The first head blurs, and the last one reads single rows. With "learned" the scales start there and are
+# trained (`head_relative_features_forward`).
 #
 # ## What can go wrong here
 #

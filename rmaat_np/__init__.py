@@ -3,6 +3,7 @@
 From the paper (arXiv:2601.00426) to the code:
     STP attention: H_neuron, H_astro, g, C, P   attention.py   astromorphic_attention_forward, _backward
     phi(R), the positional part of H_astro      attention.py   relative_features_forward, _backward
+    the same with a decay for each head         attention.py   head_relative_features_forward, _backward
     block, segment, head                        model.py       block_forward, segment_forward, head_forward, and back
     LTP, retention factor RF(t, T)              plasticity.py  simulate, ltp_curve, retention_factors
     memory update                               memory.py      memory_update_forward, _backward

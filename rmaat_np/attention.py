@@ -7,7 +7,7 @@ Symbols: B sequences; N rows, of which the first M are memory tokens; Nq <= N ro
 D = h m.
 """
 
-from math import sqrt
+from math import log, sqrt
 
 from . import backend
 
@@ -49,14 +49,18 @@ def phi_backward(dphi, cache):
     return du
 
 
+def _distance(length, dtype):
+    """|i - j|. Shapes: -> (N, N)"""
+    position = backend.xp.arange(length, dtype=dtype)
+    return backend.xp.abs(position[:, None] - position)
+
+
 def distance_decay(length, scale, dtype):
     """r_ij = exp(-|i - j| * scale): how a row's influence on an astrocyte falls off with distance (arXiv:2312.10925).
 
-    Shapes: -> (N, N)
+    Shapes: scale > 0: a number, or one for each head (h, 1, 1) -> (N, N), or for each head (h, N, N)
     """
-    xp = backend.xp
-    position = xp.arange(length, dtype=dtype)
-    return xp.exp(xp.abs(position[:, None] - position) * -scale)
+    return backend.xp.exp(_distance(length, dtype) * -scale)
 
 
 def relative_features_forward(w, scale):
@@ -76,6 +80,54 @@ def relative_features_backward(dphi_r, cache):
     Shapes: dphi_r (N, D), the sum over the batch and all segments -> dw (N, D)
     """
     return cache["decay"] @ phi_backward(dphi_r, cache["phi"])
+
+
+def log_slopes(num_heads, scale):
+    """ln of the decay per row of each head: scale * 2^(8 k / h) for k = 0 .. h - 1 (decided).
+
+    The first head has the decay that all heads share otherwise, and each next one blurs less. The ratio of two
+    neighbours is ALiBi's (Press et al., arXiv:2108.12409); scale = 1/256 gives exactly ALiBi's slopes.
+    """
+    return [log(scale) + 8 * k / num_heads * log(2) for k in range(num_heads)]
+
+
+def head_relative_features_forward(w, log_decay):
+    """phi(R) with a decay for each head: R = r Wrel in each head, r_ij = exp(-|i - j| * exp(log_decay)) (decided).
+
+    The logarithm keeps a decay that is learned above 0.
+    Shapes: w (N, D), the parameter attn.rel.weight; log_decay (h,), from `log_slopes` or the parameter
+        attn.rel.log_decay -> phi_r (N, D)
+    Cache: w, the decay per row, r of each head, and phi's cache.
+    """
+    xp = backend.xp
+    scale = xp.exp(log_decay)
+    decay = distance_decay(w.shape[0], scale[:, None, None], w.dtype)  # (h, N, N)
+    R = xp.empty_like(w)
+    xp.matmul(decay, _heads_of_rows(w, scale), out=_heads_of_rows(R, scale))
+    phi_r, phi_cache = phi_forward(R)
+    return phi_r, {"w": w, "scale": scale, "decay": decay, "phi": phi_cache}
+
+
+def head_relative_features_backward(dphi_r, cache):
+    """Gradient of phi(r Wrel) where every head has its r. Each of these is symmetric, so r^T = r.
+
+    Shapes: dphi_r (N, D), the sum over the batch and all segments -> dw (N, D), dlog_decay (h,)
+    """
+    xp = backend.xp
+    w, scale, decay = cache["w"], cache["scale"], cache["decay"]
+    dR = phi_backward(dphi_r, cache["phi"])
+    dR_heads, dw = _heads_of_rows(dR, scale), xp.empty_like(w)
+    xp.matmul(decay, dR_heads, out=_heads_of_rows(dw, scale))
+    ddecay = dR_heads @ _heads_of_rows(w, scale).swapaxes(1, 2)  # (h, N, N)
+    ddecay *= decay  # r = exp(-|i - j| * scale), so dr/dscale = -|i - j| r
+    ddecay *= _distance(w.shape[0], w.dtype)
+    dscale = -ddecay.sum(axis=(1, 2))
+    return dw, dscale * scale  # scale = exp(log_decay)
+
+
+def _heads_of_rows(x, scale):
+    """View (N, h m) as (h, N, m), for as many heads as there are scales (h,)."""
+    return split_heads(x[None], scale.shape[0])[0]
 
 
 def _head_indicator(num_heads, width, dtype):

@@ -11,6 +11,7 @@ from .plasticity import RETENTION_MODES
 
 CHOICES = {
     "attention": ("astromorphic", "softmax"),
+    "position_decay": ("shared", "heads", "learned"),
     "norm": ("pre", "post"),
     "retention": tuple(RETENTION_MODES),
     "pooling": ("memory", "mean"),
@@ -37,8 +38,11 @@ class Config:
     Sizes: vocab_size counts the padding id 0; segment_length L and num_memory M in tokens; num_segments S at most
         per sequence; d_model D is divided among num_heads heads; d_ff is the feed-forward width.
     Switches: attention "astromorphic" | "softmax"; use_astro: H_astro; use_feedback: P = 1/C; alpha > 0: exponent of
-        the astrocyte's response g; position_scale > 0: decay of r_ij per token; norm "pre" | "post";
-        retention "integrate" | "scale" | "online" | "none" | "learned"; pooling "memory" | "mean"; segment_embedding;
+        the astrocyte's response g; position_scale > 0: decay of r_ij per token; position_decay "shared": all heads have
+        this one | "heads": each has its own, from position_scale upward (`attention.log_slopes`) | "learned": each
+        has its own, which starts there and is a parameter;
+        norm "pre" | "post"; retention "integrate" | "scale" | "online" | "none" | "learned";
+        pooling "memory" | "mean"; position_embedding: a learned row for each place in a segment; segment_embedding;
         pair: two documents per row; dropout in [0, 1).
     Training alone: dropout, and retention_horizon, in segments. RF(t, T) of a very long sequence is far below that of
         a short one, and a gate that never saw such factors loses what it holds. With a horizon, 7 sequences of 10 have
@@ -61,9 +65,11 @@ class Config:
     use_feedback: bool = True
     alpha: float = 1.0
     position_scale: float = 0.05
+    position_decay: str = "shared"
     norm: str = "pre"
     retention: str = "integrate"
     pooling: str = "memory"
+    position_embedding: bool = True
     segment_embedding: bool = True
     pair: bool = False
     dropout: float = 0.0
@@ -95,7 +101,7 @@ class Config:
 
     @property
     def astro(self) -> bool:
-        """True when the attention has the astrocytic term H_astro, and so the parameter `attn.rel.weight`."""
+        """True when the attention has the astrocytic term H_astro, and so the parameters `attn.rel.*`."""
         return self.attention == "astromorphic" and self.use_astro
 
 

@@ -146,7 +146,7 @@ def block_backward(dx, cache):
 def segment_forward(params: dict, phi_r: list, cfg: Config, segment: Segment, memory):
     """Read one segment together with the memory tokens; return the memory for the next one and what is read out.
 
-        x = [memory ; E[tokens] + Pos + Seg[t]];  blocks
+        x = [memory ; E[tokens] + Pos + Seg[t]];  blocks  (Pos and Seg can be switched off)
         written = LN_mem(x[:M]);  memory_next = update(memory, written)
 
     A sequence whose last segment this is ends here: it has no memory_next. With pooling "memory" it is read out here.
@@ -191,7 +191,8 @@ def segment_backward(dmemory_next, dreadout, cache):
     """Gradient of one segment: from the memory it handed on and its readout back to the memory that it got.
 
     Shapes: dmemory_next (num_continuing, M, D), dreadout as the readout -> dmemory (B, M, D); grads by name, of which
-        `embed.position` has as many rows as the segment has tokens, and `embed.segment` is the one row of this segment;
+        `embed.position` has as many rows as the segment has tokens, and `embed.segment` is the one row of this segment
+        (either is absent where it is switched off);
         dphi_r: for each layer (M + n, D), empty without H_astro
     """
     cfg, segment = cache["cfg"], cache["segment"]
@@ -207,16 +208,19 @@ def segment_backward(dmemory_next, dreadout, cache):
     if dmemory_kept is not None:
         dmemory[: segment.num_continuing] += dmemory_kept  # the path around the segment, memory_next = memory + ...
     grads["embed.token"] = embedding_backward(dembedded, cache["token"])
-    grads["embed.position"] = dembedded.sum(axis=0)
+    dplaces = dembedded.sum(axis=0)
+    if cfg.position_embedding:
+        grads["embed.position"] = dplaces
     if cfg.segment_embedding:
-        grads["embed.segment"] = sum_rows(grads["embed.position"])
+        grads["embed.segment"] = sum_rows(dplaces)
     return dmemory, grads, dphi_r
 
 
 def _embed(params, cfg, segment, memory):
     """x = [memory ; E[tokens] + Pos + Seg[t]]. Shapes: memory (B, M, D) -> x (B, M + n, D), the first cache entries."""
     embedded, token_cache = embedding_forward(segment.tokens, params["embed.token"])
-    embedded += params["embed.position"][: segment.tokens.shape[1]]
+    if cfg.position_embedding:
+        embedded += params["embed.position"][: segment.tokens.shape[1]]
     if cfg.segment_embedding:
         embedded += params["embed.segment"][segment.index]
     embedded, dropout_cache = dropout_forward(embedded, segment.dropout_key, "embedding")

@@ -35,8 +35,8 @@ def adamw_step(
         m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
         p = p - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + 1e-8) + weight_decay p)
 
-    Changes params and state in place. Decay acts on arrays named .weight: embeddings, gains and biases do not decay.
-    It has eight parameters: a record around them would hide the symbols of the equation.
+    Changes params and state in place. Decay acts on arrays named .weight: embeddings, gains, biases and the log_decay
+    of attn.rel do not decay. It has eight parameters: a record around them would hide the symbols of the equation.
 
     step: 0 for the first; lr > 0; weight_decay >= 0; clip_norm > 0
     norm: the global norm of grads, if it is at hand; otherwise it is computed

@@ -6,6 +6,7 @@ from math import sqrt
 import numpy as np
 
 from . import backend
+from .attention import log_slopes
 from .config import Config, check_config
 from .errors import InputError, check_integer
 
@@ -16,10 +17,11 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
     """Random parameters on the active backend. They are drawn on the host: every backend starts from the same ones.
 
     Shapes (D, F, L, M, S, V as in Config, N = M + L, C classes):
-        embed.token (V, D); embed.position (L, D); embed.segment (S, D); memory.init (M, D); memory.norm.* (D);
+        embed.token (V, D); embed.position (L, D), embed.segment (S, D), each unless it is switched off;
+        memory.init (M, D); memory.norm.* (D);
         memory.gate.weight (2D, 1), memory.gate.bias (1), only with retention "learned";
         out.norm.* (D); blocks.i.norm1.*, norm2.* (D); attn.qkv (D, 3D); attn.rel (N, D); attn.out (D, D);
-        mlp.in (D, F); mlp.out (F, D);
+        attn.rel.log_decay (h), only with position_decay "learned"; mlp.in (D, F); mlp.out (F, D);
         head.hidden (4D, D), only for pairs; head (D, C); each .weight with its .bias, rel without
     Raises: InputError for a negative seed, or a dtype other than float32 or float64.
     """
@@ -30,7 +32,9 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
     rng = np.random.default_rng(seed)
     params = {}
     for name, (shape, std) in _shapes_and_stds(cfg).items():
-        if isinstance(std, str):
+        if std == "log slopes":
+            value = np.array(log_slopes(cfg.num_heads, cfg.position_scale))
+        elif isinstance(std, str):
             value = np.ones(shape) if std == "ones" else np.zeros(shape)
         else:
             value = std * rng.standard_normal(shape)
@@ -39,9 +43,11 @@ def init_params(cfg: Config, seed: int = 0, dtype: str = "float32") -> dict:
 
 
 def _shapes_and_stds(cfg: Config) -> dict:
-    """For every parameter its shape, and the standard deviation it is drawn with, or "zeros" or "ones"."""
+    """For every parameter its shape, and the standard deviation it is drawn with, or "zeros", "ones", "log slopes"."""
     D, N, M = cfg.d_model, cfg.num_memory + cfg.segment_length, cfg.num_memory
-    spec: dict = {"embed.token": ((cfg.vocab_size, D), 0.5), "embed.position": ((cfg.segment_length, D), 0.25)}
+    spec: dict = {"embed.token": ((cfg.vocab_size, D), 0.5)}
+    if cfg.position_embedding:
+        spec["embed.position"] = ((cfg.segment_length, D), 0.25)
     if cfg.segment_embedding:
         # at first all segments are alike (measured: lessons/results/README.md)
         spec["embed.segment"] = ((cfg.num_segments, D), "zeros")
@@ -58,6 +64,8 @@ def _shapes_and_stds(cfg: Config) -> dict:
         spec |= _norm(f"{block}.norm1", D) | _linear(f"{block}.attn.qkv", D, 3 * D)
         if cfg.astro:
             spec[f"{block}.attn.rel.weight"] = ((N, D), 0.2)
+            if cfg.position_decay == "learned":
+                spec[f"{block}.attn.rel.log_decay"] = ((cfg.num_heads,), "log slopes")
         spec |= _linear(f"{block}.attn.out", D, D, std=_attention_out_std(cfg))
         spec |= (
             _norm(f"{block}.norm2", D)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from . import backend
-from .attention import relative_features_backward, relative_features_forward
+from .attention import (
+    head_relative_features_backward,
+    head_relative_features_forward,
+    log_slopes,
+    relative_features_backward,
+    relative_features_forward,
+)
 from .config import Config, check_config
 from .errors import InputError, check_integer
 from .ledger import Event, Ledger
@@ -103,8 +109,7 @@ def loss_and_grads(
         grads, peaks = zero_gradients(params, phi_r), [(0, 0)]
     if share.ranks > 1:
         loss, correct = _add_ranks(loss, correct, grads, share)
-    for layer, (dphi_r, cache) in enumerate(zip(grads.phi_r, phi_r_caches, strict=True)):
-        grads.params[f"blocks.{layer}.attn.rel.weight"] = relative_features_backward(dphi_r, cache)
+    grads.params |= _phi_r_backward(grads.phi_r, phi_r_caches, cfg)
     caches, buffers = (sum(sorted(column)[-workers:]) for column in zip(*peaks, strict=True))
     stats = {"accuracy": correct / len(labels), "peak_cache_bytes": caches, "replay_buffer_bytes": buffers}
     return loss, grads.params, stats
@@ -144,9 +149,35 @@ def prepare_phi_r(params: dict, cfg: Config) -> tuple[list, list]:
     """
     if not cfg.astro:
         return [], []
-    names = [f"blocks.{layer}.attn.rel.weight" for layer in range(cfg.num_layers)]
-    pairs = [relative_features_forward(params[name], cfg.position_scale) for name in names]
+    pairs = []
+    for layer in range(cfg.num_layers):
+        rel = f"blocks.{layer}.attn.rel"
+        w = params[f"{rel}.weight"]
+        if cfg.position_decay == "shared":
+            pairs.append(relative_features_forward(w, cfg.position_scale))
+        elif cfg.position_decay == "heads":
+            slopes = backend.xp.asarray(log_slopes(cfg.num_heads, cfg.position_scale), dtype=w.dtype)
+            pairs.append(head_relative_features_forward(w, slopes))
+        else:
+            pairs.append(head_relative_features_forward(w, params[f"{rel}.log_decay"]))
     return [phi_r for phi_r, _ in pairs], [cache for _, cache in pairs]
+
+
+def _phi_r_backward(dphi_r: list, caches: list, cfg: Config) -> dict:
+    """From the gradients of phi(R) of every layer to those of attn.rel.weight and attn.rel.log_decay.
+
+    Shapes: dphi_r: for each layer (M + L, D) -> grads by name
+    """
+    grads = {}
+    for layer, (gradient, cache) in enumerate(zip(dphi_r, caches, strict=True)):
+        rel = f"blocks.{layer}.attn.rel"
+        if cfg.position_decay == "shared":
+            grads[f"{rel}.weight"] = relative_features_backward(gradient, cache)
+            continue
+        grads[f"{rel}.weight"], dlog_decay = head_relative_features_backward(gradient, cache)
+        if cfg.position_decay == "learned":  # the slopes of "heads" are fixed
+            grads[f"{rel}.log_decay"] = dlog_decay
+    return grads
 
 
 def _run_shard(params, phi_r, method, replay_budget, observer, shard: Shard):
@@ -180,10 +211,10 @@ def _add(total: Gradients, other: Gradients) -> None:
 def _add_ranks(loss, correct, grads: Gradients, share: Share) -> tuple:
     """Add what the ranks computed, all of it in one message. grads become those of the whole batch. -> loss, correct
 
-    The gradients of attn.rel.weight are left out: they are made of those of phi(R), and are still zero.
+    The gradients of attn.rel are left out: they are made of those of phi(R), and are still zero.
     """
     xp = backend.xp
-    arrays = [array for name, array in grads.params.items() if not name.endswith(".attn.rel.weight")] + grads.phi_r
+    arrays = [array for name, array in grads.params.items() if ".attn.rel." not in name] + grads.phi_r
     numbers = xp.stack([loss, correct.astype(loss.dtype)])
     total = share.sum_over_ranks(xp.concatenate([numbers, *(array.ravel() for array in arrays)]))
     start = len(numbers)

@@ -30,8 +30,17 @@ def relative_features(params, cfg, layer):
     """phi(R) with R = r W_rel, in heads. Shapes: -> (h, M + L, m)."""
     w = params[f"blocks.{layer}.attn.rel.weight"]
     place = torch.arange(len(w), device=w.device)
-    decay = torch.exp(-(place[:, None] - place).abs().to(w.dtype) * cfg.position_scale)
-    return (F.elu(decay @ w) + 1).view(len(w), cfg.num_heads, -1).transpose(0, 1)
+    distance = (place[:, None] - place).abs().to(w.dtype)
+    if cfg.position_decay == "shared":
+        R = (torch.exp(-distance * cfg.position_scale) @ w).view(len(w), cfg.num_heads, -1).transpose(0, 1)
+    else:
+        if cfg.position_decay == "learned":
+            scales = params[f"blocks.{layer}.attn.rel.log_decay"].exp()
+        else:
+            heads = torch.arange(cfg.num_heads, device=w.device, dtype=w.dtype)
+            scales = cfg.position_scale * 2 ** (8 * heads / cfg.num_heads)
+        R = torch.exp(-distance * scales[:, None, None]) @ w.view(len(w), cfg.num_heads, -1).transpose(0, 1)
+    return F.elu(R) + 1
 
 
 def project(x, w, b, num_heads):
@@ -97,7 +106,9 @@ def segment(memory, tokens, t, params, cfg, phi_r, mask, skip_unread):
     Shapes: memory (B, M, D), tokens (B, n) -> written memory (B, M, D), what is read out (B, D)
     """
     M, n = cfg.num_memory, tokens.shape[1]
-    x = F.embedding(tokens, params["embed.token"]) + params["embed.position"][:n]
+    x = F.embedding(tokens, params["embed.token"])
+    if cfg.position_embedding:
+        x = x + params["embed.position"][:n]
     if cfg.segment_embedding:
         x = x + params["embed.segment"][t]
     x = torch.cat([memory, x], dim=1)

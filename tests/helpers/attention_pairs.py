@@ -66,6 +66,7 @@ LAYER, BLOCK = ("attention_layer", "attn."), ("block", "")
 PAIRS = {
     "phi": pair_of(attention, "phi", {"u": 2 * normal(u=(3, 7))["u"]}),
     "relative features": pair_of(attention, "relative_features", normal(w=(5, 4)), scale=0.3),
+    "relative features of heads": pair_of(attention, "head_relative_features", normal(w=(5, 6), log_decay=(3,))),
     **dict(astromorphic_pairs()),
     **dict(softmax_pairs()),
     "attention layer": model_pair(*LAYER, 5),

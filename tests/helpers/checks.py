@@ -20,6 +20,8 @@ SWITCHES = {
     "no astro": {"use_astro": False},
     "no feedback": {"use_feedback": False},
     "alpha": {"alpha": 0.5},
+    "decay of each head": {"position_decay": "heads"},
+    "learned decay": {"position_decay": "learned"},
     "post": {"norm": "post"},
     "scale": {"retention": "scale"},
     "online": {"retention": "online"},
@@ -29,6 +31,13 @@ SWITCHES = {
     "mean": {"pooling": "mean"},
     "no memory": {"pooling": "mean", "num_memory": 0},
     "no segment embedding": {"segment_embedding": False},
+    "no position embedding": {"position_embedding": False},
+    "order by astrocytes alone": {
+        "position_decay": "learned",
+        "position_embedding": False,
+        "segment_embedding": False,
+        "pooling": "mean",
+    },  # fmt: skip
     "one segment": {"num_segments": 1},
     "pair": {"pair": True},
     "pair mean": {"pair": True, "pooling": "mean", "attention": "softmax"},

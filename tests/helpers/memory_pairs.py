@@ -20,7 +20,7 @@ def segment_pair(tokens, num_continuing, dropout_key=None, t=1, **switches) -> P
     """A segment: gradients of the memory that it got, of phi(R) of each layer, and of every parameter that it reads."""
     cfg, tokens = replace(CFG, **switches), np.array(tokens)
     batch, M = len(tokens), cfg.num_memory
-    unread = ("head.", "memory.init", "rel.weight")
+    unread = ("head.", "memory.init", "attn.rel.")
     params = {name: p for name, p in random_params(cfg).items() if not any(part in name for part in unread)}
     names = [f"phi_r {layer}" for layer in range(cfg.num_layers)] if cfg.astro else []
     rng = np.random.default_rng(6)
@@ -73,6 +73,8 @@ PAIRS = {
     "segment, post, dropout": segment_pair(PADDED[:2], 1, KEY, norm="post"),
     "segment, softmax": segment_pair(PADDED, 2, attention="softmax"),
     "segment, no segment embedding": segment_pair(PADDED, 2, segment_embedding=False),
+    "segment, no position embedding": segment_pair(PADDED, 2, position_embedding=False),
+    "segment, neither": segment_pair(PADDED, 2, position_embedding=False, segment_embedding=False),
     "segment, mean": segment_pair(PADDED, 2, pooling="mean"),
     "segment, mean, short, dropout": segment_pair(SHORT[:2], 1, KEY, pooling="mean"),
     "segment, mean, nothing padded": segment_pair(WHOLE, 2, pooling="mean"),

@@ -5,6 +5,7 @@ import numpy as np
 from rmaat_np.optim import adamw_init, adamw_step
 
 SHAPES = {"embed.token": (5, 4), "blocks.0.mlp.in.weight": (4, 3), "blocks.0.mlp.in.bias": (3,), "out.norm.gain": (4,)}
+SHAPES |= {"blocks.0.attn.rel.log_decay": (2,)}
 DECAYED = "blocks.0.mlp.in.weight"
 CLIPPING = {"never": 1e6, "always": 0.1, "sometimes": 3.0}
 

@@ -28,6 +28,8 @@ CASES = {
     "replay budget": {"replay_budget": 3000},
     "pairs": {"pair": True},
     "softmax attention": {"attention": "softmax"},
+    "learned decays": {"position_decay": "learned"},
+    "no position embedding": {"position_decay": "heads", "position_embedding": False},
     "mean over all tokens": {"pooling": "mean", "num_memory": 0},
     "rows fewer than ranks": {"rows": 2},
     "one row": {"rows": 1},

@@ -84,6 +84,34 @@ def test_distance_decay():
     np.testing.assert_allclose(attention.distance_decay(4, 0.3, np.float64), expected, rtol=1e-14)
 
 
+def test_the_slopes_of_heads_begin_at_the_scale_and_have_the_ratio_of_alibi():
+    np.testing.assert_allclose(np.exp(attention.log_slopes(4, 0.05)), [0.05, 0.2, 0.8, 3.2], rtol=1e-14)
+    alibi = [2 ** (-8 * k / 6) for k in range(1, 7)]  # as its paper prints them
+    np.testing.assert_allclose(np.exp(attention.log_slopes(6, 1 / 256))[::-1], alibi, rtol=1e-14)
+
+
+def test_each_head_has_the_features_of_its_own_decay():
+    w, scales = normal(w=(7, 6))["w"], (0.05, 0.4, 2.0)
+    features, _ = attention.head_relative_features_forward(w, np.log(scales))
+    expected = [
+        attention.relative_features_forward(w[:, 2 * h : 2 * h + 2], scale)[0] for h, scale in enumerate(scales)
+    ]
+    np.testing.assert_allclose(features, np.concatenate(expected, axis=1), rtol=1e-13)
+
+
+@pytest.mark.parametrize("log_decay", [-80, -20, 0, 20, 80])
+def test_the_ends_of_learned_decays_are_finite(log_decay):
+    """From one row for all places to a row of its own for each."""
+    w = normal(w=(7, 6))["w"].astype(np.float32)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        features, cache = attention.head_relative_features_forward(w, np.full(2, log_decay, np.float32))
+        grads = attention.head_relative_features_backward(np.ones_like(w), cache)
+    assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in (features, *grads))
+    R = w if log_decay > 0 else w.sum(axis=0) + np.zeros_like(w)
+    if log_decay:
+        np.testing.assert_allclose(features, attention.phi_forward(R)[0], rtol=1e-4)
+
+
 def test_phi_is_elu_plus_one_and_finite_in_float32():
     u = np.array([-1e4, -100, -2, -1e-3, 0, 1e-3, 2, 100, 1e4], dtype=np.float32)
     out, cache = attention.phi_forward(u)

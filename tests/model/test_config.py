@@ -23,12 +23,13 @@ COUNTS = {
 }
 ALLOWED = {
     "attention": ("astromorphic", "softmax"),
+    "position_decay": ("shared", "heads", "learned"),
     "norm": ("pre", "post"),
     "retention": ("integrate", "scale", "online", "none", "learned"),
     "pooling": ("memory", "mean"),
 }
 POSITIVE = ("alpha", "position_scale")
-SWITCHES = ("use_astro", "use_feedback", "segment_embedding", "pair")
+SWITCHES = ("use_astro", "use_feedback", "position_embedding", "segment_embedding", "pair")
 
 
 def config(**changes) -> Config:
@@ -143,6 +144,7 @@ def test_defaults_are_the_documented_ones():
     assert (cfg.use_astro, cfg.use_feedback, cfg.segment_embedding, cfg.pair) == (True, True, True, False)
     assert (cfg.alpha, cfg.position_scale, cfg.dropout) == (1.0, 0.05, 0.0)
     assert cfg.retention_horizon == 0
+    assert (cfg.position_decay, cfg.position_embedding) == ("shared", True)
 
 
 def test_numpy_scalars_become_pythons():

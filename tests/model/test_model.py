@@ -97,6 +97,46 @@ def test_no_sequence_is_too_long_for_its_factors():
     check_finite(cfg, np.full((2, 512), 1), np.array([0, 1]))
 
 
+def test_the_decays_of_heads_are_where_learning_starts():
+    """Parameters are drawn alike, so the same numbers come out; only the learned decays have a gradient."""
+    heads, learned = (replace(CFG, position_decay=mode) for mode in ("heads", "learned"))
+    params, batch = rn.init_params(heads, dtype="float64"), ragged_batch(CFG)
+    decays = {f"blocks.{layer}.attn.rel.log_decay": np.log([0.05, 0.05 * 2**4]) for layer in (0, 1)}
+    assert rn.init_params(learned).keys() - params.keys() == decays.keys()
+    check_same(rn.init_params(CFG, dtype="float64"), params)
+    for name, array in rn.init_params(learned, dtype="float64").items():
+        np.testing.assert_allclose(array, (params | decays)[name], rtol=1e-14)
+    (loss, grads, _), (expected_loss, expected, _) = (
+        rn.loss_and_grads(p, cfg, *batch) for p, cfg in ((params | decays, learned), (params, heads))
+    )
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-13)
+    assert grads.keys() - expected.keys() == decays.keys() and all(grads[name].all() for name in decays)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(grads[name], gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_one_head_with_its_own_decay_is_the_shared_decay():
+    own, shared = (replace(CFG, num_heads=1, position_decay=mode) for mode in ("heads", "shared"))
+    params, batch = random_params(shared), ragged_batch(shared)
+    (loss, grads, _), (expected_loss, expected, _) = (rn.loss_and_grads(params, cfg, *batch) for cfg in (own, shared))
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-13)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(grads[name], gradient, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("decay", ["shared", "heads", "learned"])
+@pytest.mark.parametrize("embedding", [True, False])
+@pytest.mark.parametrize("astro", [True, False])
+def test_what_tells_the_order_inside_a_segment(astro, embedding, decay):
+    """The position embedding and H_astro do; a model without both is blind to it."""
+    cfg = replace(CFG, position_embedding=embedding, use_astro=astro, position_decay=decay)
+    params = random_params(cfg)
+    assert ("embed.position" in params) is embedding
+    one, other = (rn.predict(params, cfg, [[1, 2, 3, *second, 1, 2]]) for second in ([4, 5, 6], [6, 4, 5]))
+    change = np.abs(one - other).max()
+    assert change > 1e-6 if astro or embedding else change < 1e-12
+
+
 def test_memory_starts_the_same_for_all_and_then_differs():
     params, (tokens, labels), stored = random_params(CFG), ragged_batch(CFG), []
     rn.loss_and_grads(params, CFG, tokens, labels, observer=lambda event: stored.append(event))

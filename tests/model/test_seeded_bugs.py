@@ -26,7 +26,7 @@ from helpers.dropout_checks import check_scale_and_mean
 from helpers.optim_checks import check_adamw
 from helpers.replay_checks import check_peaks
 
-from rmaat_np import attention, dropout, layers, memory, model, optim, replay, segments
+from rmaat_np import attention, dropout, layers, memory, model, optim, replay, segments, step
 
 PAIRS = layers_pairs.PAIRS | attention_pairs.PAIRS | memory_pairs.PAIRS
 ASTRO, ASTRO_HALF = "astromorphic mask astro feedback alpha 1.0", "astromorphic mask astro feedback alpha 0.5"
@@ -100,6 +100,23 @@ BUGS = {
     ),
     "relative features: r missing": (
         attention.relative_features_backward, 'cache["decay"] @ ', "", gradients("relative features"),
+    ),
+    "relative features of heads: r missing": (
+        attention.head_relative_features_backward, "xp.matmul(decay, dR_heads, out=_heads_of_rows(dw, scale))",
+        "dw = dR.copy()", gradients("relative features of heads"),
+    ),
+    "relative features of heads: r missing in its own slope": (
+        attention.head_relative_features_backward, "ddecay *= decay", "pass", gradients("relative features of heads"),
+    ),
+    "relative features of heads: distance missing": (
+        attention.head_relative_features_backward, "ddecay *= _distance(w.shape[0], w.dtype)", "pass",
+        gradients("relative features of heads"),
+    ),
+    "relative features of heads: slope of the logarithm missing": (
+        attention.head_relative_features_backward, "dscale * scale", "dscale", gradients("relative features of heads"),
+    ),
+    "relative features of heads: gradient of the decays not handed on": (
+        step._phi_r_backward, 'grads[f"{rel}.log_decay"] = dlog_decay', "pass", whole("learned decay"),
     ),
     "attention: 1/m missing in dH": (
         attention.astromorphic_attention_backward, "dH *= num_heads / width", "pass", gradients(ASTRO),
@@ -226,6 +243,10 @@ BUGS = {
     ),
     "segments' gradients not added": (
         replay.add_segment_grads, "        total += gradient", "        total[...] = gradient", whole("default"),
+    ),
+    "position and segment embedding: no gradient": (
+        model.segment_backward, "dplaces = dembedded.sum(axis=0)", "dplaces = 0 * dembedded.sum(axis=0)",
+        whole("default"),
     ),
     "segment embedding: gradient to the first": (
         replay.add_segment_grads, "total = total[segment]", "total = total[0]", whole("default"),

@@ -27,6 +27,12 @@ SWITCHES = [
     {"alpha": 0.5},
     {"alpha": 2.0, "use_astro": False, "num_heads": 2},
     {"position_scale": 0.3},
+    {"position_decay": "heads"},
+    {"position_decay": "heads", "position_scale": 0.3, "num_heads": 2, "pair": True},
+    {"position_decay": "learned"},
+    {"position_decay": "learned", "position_embedding": False, "pooling": "mean", "norm": "post"},
+    {"position_embedding": False},
+    {"position_embedding": False, "segment_embedding": False},
     {"norm": "post"},
     {"norm": "post", "num_layers": 1, "retention": "none"},
     {"retention": "scale"},
@@ -169,7 +175,9 @@ def test_missing_pytorch_is_named(monkeypatch):
         importlib.import_module("rmaat_np.benchmark.torch_model")
 
 
-@pytest.mark.parametrize("switches", [{}, {"attention": "softmax", "pooling": "mean"}, {"pair": True}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"attention": "softmax", "pooling": "mean"}, {"pair": True}, {"position_decay": "learned"}]
+)
 def test_torch_model_takes_over_the_arrays(switches):
     """The module's state_dict has our names, and its logits are ours in float32."""
     cfg = replace(CFG, **switches)

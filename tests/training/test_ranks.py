@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import mpi, ranked_steps, strict_device
-from helpers.checks import CFG, ragged_batch, random_params
+from helpers.checks import CFG, CONFIGS, ragged_batch, random_params
 from helpers.runs import arrays_of, start
 from helpers.twin import twin
 
@@ -29,12 +29,12 @@ def test_every_case_has_the_bits_of_its_twin(size):
     assert out.splitlines() == [f"{size} ranks: {name}" for name in ranked_steps.CASES]
 
 
-def step_of(**options):
-    return loss_and_grads(random_params(CFG, "float32"), CFG, *ragged_batch(CFG), **options)
+def step_of(cfg=CFG, **options):
+    return loss_and_grads(random_params(cfg, "float32"), cfg, *ragged_batch(cfg), **options)
 
 
-def twin_of(size, **options):
-    return twin(size, random_params(CFG, "float32"), CFG, *ragged_batch(CFG), **options)
+def twin_of(size, cfg=CFG, **options):
+    return twin(size, random_params(cfg, "float32"), cfg, *ragged_batch(cfg), **options)
 
 
 def test_as_many_shards_as_ranks_give_the_bits_of_as_many_workers(cut_for_workers):
@@ -42,10 +42,11 @@ def test_as_many_shards_as_ranks_give_the_bits_of_as_many_workers(cut_for_worker
     assert ours == theirs
 
 
+@pytest.mark.parametrize("name", ["default", "order by astrocytes alone"])
 @pytest.mark.parametrize(("size", "accumulate"), [(1, 2), (3, 1), (2, 4), (9, 1)])
-def test_other_divisions_differ_by_rounding_alone(size, accumulate):
-    loss, grads, stats = twin_of(size, accumulate=accumulate)
-    expected_loss, expected, expected_stats = step_of()
+def test_other_divisions_differ_by_rounding_alone(size, accumulate, name):
+    loss, grads, stats = twin_of(size, CONFIGS[name], accumulate=accumulate)
+    expected_loss, expected, expected_stats = step_of(CONFIGS[name])
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
     assert stats["accuracy"] == expected_stats["accuracy"]
     for name, gradient in expected.items():
