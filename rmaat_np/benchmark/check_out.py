@@ -5,6 +5,7 @@ where CuPy finds one, else with NumPy. What fails, or finds no time, is a line o
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -329,17 +330,19 @@ def _draw(work: CheckOut) -> None:
     """speed.png: tokens per second and peak memory of all that was measured."""
     found = [rows for name in ("speed", "compiled") if isinstance(rows := work.report.get(name), list)]
     rows = [row for part in found for row in part if "error" not in row]
+    rows.sort(key=lambda row: work.effort.configs.index(row["config"]))
     if rows:
-        size = (10, 0.4 * len(rows) + 1.2)
+        size = (10, 0.25 * len(rows) + 1.2)
         draw_if_possible(work.folder / "speed.png", size, lambda figure: _draw_rows(figure, rows))
 
 
 def _draw_rows(figure, rows: list[dict]) -> None:
     names = [f"{row['config']} {row['contender']}{' tf32' * row['tf32']}" for row in rows]
     speed, memory = figure.subplots(1, 2, sharey=True)
-    speed.barh(names, [row["tokens_per_second"] for row in rows], color="C0")
-    memory.barh(names, [row["peak_mib"] or 0 for row in rows], color="C1")
+    speed.plot([row["tokens_per_second"] for row in rows], names, "o", color="C0")  # bars have no zero on a log scale
+    memory.plot([row["peak_mib"] or math.nan for row in rows], names, "o", color="C1")
     speed.invert_yaxis()
     for axis, label in ((speed, "tokens per second"), (memory, "peak memory above idle, MiB")):
         axis.set(xscale="log", xlabel=label)
+        axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -33,7 +33,9 @@ from . import options
 from .signals import exit_code, number_of, stop_requests
 
 _DRAWN = {("recall", None), ("memory", None), ("listops", "short"), ("pathfinder", "generated")}  # task, and source=
-COLUMNS = ("text_column", "text2_column", "label_column")  # of own data: a name that a file may have another way
+# Data options that may be others than the run began with: a file may name its columns otherwise, and a trained model may
+# read test rows of any lengths.
+OTHERWISE = {"own": ("text_column", "text2_column", "label_column"), "memory": ("test_lengths",)}
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 
 
@@ -65,8 +67,9 @@ def _open_run(checkpoint: Path, arguments: argparse.Namespace) -> tuple[runs.Run
     run = runs.shared(arguments.ranks, lambda: runs.load_run(checkpoint))
     _check_unchanged(run, arguments)
     execution.check_dtype(run.settings.train.dtype)
-    columns = {name: value for name, value in options.overrides_of(arguments).items() if name in COLUMNS}
-    dataset = _load_alike(replace(run.settings, data=run.settings.data | columns), arguments)
+    free = OTHERWISE.get(run.settings.task, ())
+    otherwise = {name: value for name, value in options.overrides_of(arguments).items() if name in free}
+    dataset = _load_alike(replace(run.settings, data=run.settings.data | otherwise), arguments)
     check_codec(run.codec, dataset, run.folder)
     check_dataset(dataset, run.cfg)
     return run, dataset
@@ -83,7 +86,7 @@ def _load_alike(chosen: settings.Settings, arguments: argparse.Namespace) -> Dat
 
 
 def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
-    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed, and names of columns.
+    """Refuse options that contradict the checkpoint, but for the steps of a run that is resumed, and OTHERWISE.
 
     Raises: InputError naming the option and both values.
     """
@@ -91,7 +94,7 @@ def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
     saved |= run.settings.data | run.settings.fields | run.settings.to_json()["train"]
     named = {name: getattr(arguments, name) for name in ("task", "preset", "model") if getattr(arguments, name)}
     for name, value in (named | options.overrides_of(arguments)).items():
-        if name in COLUMNS and run.settings.task == "own":
+        if name in OTHERWISE.get(run.settings.task, ()):
             continue
         if name not in saved:
             raise settings.unknown_key(name, saved, f"--set {name}")

@@ -139,6 +139,9 @@ def test_the_command_evaluates_and_resumes_longer_rows(tmp_path, capsys):
     assert run_lra.main(["--eval", str(out), "--workers", "1"]) == 0
     said, told = capsys.readouterr()
     assert without_times(json.loads(said)["longer"]) == longer and "10 segments, 80 tokens" in told
+    assert run_lra.main(["--eval", str(out), "--workers", "1", "--set", "test_lengths=160"]) == 0  # of any length
+    found = json.loads(capsys.readouterr().out)["longer"]
+    assert list(found) == ["160"] and found["160"]["segments"] == 20
     assert run_lra.main(["--resume", str(out), "--workers", "1"]) == 0
     assert without_times(result_of(out)["longer"]) == longer
 

@@ -1,0 +1,193 @@
+"""Who carries what how far? Every model and memory update, trained on up to 16 segments, read on up to 31,250.
+
+    python lessons/results/range_study.py --out runs/range --jobs 2 --json range.json --picture range.png
+
+For each kind of `rmaat_np/data/memory.py` it runs one comparison, `run_lra.py --compare`. So the same command again
+goes on where it was interrupted. About two hours on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from rmaat_np.data.memory import KINDS
+from rmaat_np.system.machine import describe
+from rmaat_np.system.pictures import draw_if_possible
+
+ROOT = Path(__file__).parents[2]
+MODELS = {  # a variant of --compare: the name that is shown; the preset `quick` of task memory has the update `none`
+    "rmaat": "none",
+    "rmaat+retention=learned+retention_horizon=32768": "learned",
+    "rmaat+retention=integrate": "integrate",
+    "rmaat+retention=online": "online",
+    "rmaat+retention=scale": "scale",
+    "rmaat+retention=integrate+retention_horizon=32768": "integrate, long factors",
+    "rlt": "none, without H_astro (RLT)",
+    "rmt": "none, softmax (RMT)",
+}
+SEGMENT = 32  # tokens
+LENGTHS = (16, 64, 256, 1024, 4096)  # segments; the preset `million` has 31,250, too
+STEPS = {"one": 1000, "last": 2000, "first": 2000, "count": 2000, "pairs": 3000, "eight": 3000}
+CHANCE = dict.fromkeys(KINDS, 0.1) | {"count": 0.2}
+NONE, LEARNED, INTEGRATE, ONLINE, SCALE, LONG, RLT, RMT = MODELS
+UPDATES = [NONE, LEARNED, INTEGRATE, ONLINE, SCALE, RLT, RMT]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Models that are trained on one kind, or by the preset `million`.
+
+    name: of the kind; with "-fixed" behind it, trained on rows of 16 segments alone, and not on 1 to 16
+    """
+
+    name: str
+    models: list[str]
+    seeds: int = 1
+
+    def settings(self) -> dict:
+        """What differs from the preset."""
+        if self.name == "million":
+            return {}
+        kind, _, fixed = self.name.partition("-")
+        changed = {"kind": kind, "steps": STEPS[kind], "eval_every": STEPS[kind] // 4, "grow": 0.0 if fixed else 0.6}
+        changed["test_lengths"] = " ".join(str(SEGMENT * segments) for segments in LENGTHS)
+        changed["shortest"] = LENGTHS[0] * SEGMENT if fixed else 9 if kind in ("pairs", "eight") else 1
+        return changed
+
+
+PARTS = [
+    Part("one", UPDATES),
+    Part("last", UPDATES),
+    Part("last", [NONE, LEARNED, RMT], seeds=3),
+    Part("million", [NONE, LEARNED], seeds=3),
+    Part("one", [LONG]),
+    Part("last", [LONG]),
+    Part("first", UPDATES),
+    Part("one", [NONE, LEARNED, RMT], seeds=3),
+    Part("count", UPDATES),
+    Part("one-fixed", [NONE, INTEGRATE]),
+    Part("last-fixed", [NONE, INTEGRATE]),
+    Part("pairs", [NONE, LEARNED, INTEGRATE, RLT, RMT]),
+    Part("eight", [NONE, LEARNED, RMT]),
+]
+
+
+def train(part: Part, out: Path, jobs: int) -> None:
+    """All models of a part, each seed after the other. What the folder holds already is kept."""
+    preset = "million" if part.name == "million" else "quick"
+    command = [sys.executable, "run_lra.py", "--task", "memory", "--preset", preset, "--workers", str(jobs)]
+    command += ["--compare", ",".join(part.models), "--seeds", str(part.seeds), "--out", str(out / part.name)]
+    for key, value in part.settings().items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def collect(out: Path) -> list[dict]:
+    """One record for each finished run in the folder."""
+    records = []
+    for path in sorted(out.glob("*/*/result.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["settings"]
+        records.append(
+            {
+                "model": settings["model"],
+                "retention": settings["fields"]["retention"],
+                "retention_horizon": settings["fields"]["retention_horizon"],
+                "part": path.parents[1].name,
+                "seed": settings["train"]["seed"],
+                "steps": result["steps"],
+                "seconds": result["seconds"],
+                "test_accuracy": result["test_accuracy"],
+                "longer": {str(found["segments"]): found["accuracy"] for found in result["longer"].values()},
+                "rows": {str(found["segments"]): found["rows"] for found in result["longer"].values()},
+            }
+        )
+    return records
+
+
+def shown_name(record: dict) -> str:
+    """The name of a record's model in table and picture."""
+    variant = record["model"]
+    if record["retention"] != "none":
+        variant += f"+retention={record['retention']}"
+    if record["retention_horizon"]:
+        variant += f"+retention_horizon={record['retention_horizon']}"
+    return MODELS[variant]
+
+
+def means(records: list[dict]) -> dict:
+    """Name of a part -> shown name -> segments -> the seeds' accuracies."""
+    found: dict = {}
+    for record in records:
+        cell = found.setdefault(record["part"], {}).setdefault(shown_name(record), {})
+        for segments, accuracy in record["longer"].items():
+            cell.setdefault(int(segments), []).append(accuracy)
+    return found
+
+
+def to_markdown(records: list[dict]) -> str:
+    """A row for each part and model, a column for each number of segments: the mean of the seeds, and (the least)."""
+    found = means(records)
+    lengths = sorted({n for models in found.values() for cells in models.values() for n in cells})
+    columns = ["trained on", "model", "seeds", *(f"{n:,}" for n in lengths)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for part in dict.fromkeys(part.name for part in PARTS if part.name in found):
+        for name in filter(found[part].__contains__, MODELS.values()):
+            cells = [found[part][name].get(n, []) for n in lengths]
+            seeds = max(map(len, cells))
+            least = (f" ({100 * min(cell):.0f})" if len(cell) > 1 else "" for cell in cells)
+            shown = [f"{100 * mean(c):.0f}{more}" if c else "" for c, more in zip(cells, least, strict=True)]
+            lines.append("| " + " | ".join([part, name, str(seeds), *shown]) + " |")
+    return "\n".join(lines)
+
+
+def draw(figure, records: list[dict]) -> None:
+    """A panel for each kind: accuracy over the number of segments."""
+    found = {part: models for part, models in means(records).items() if part in KINDS}
+    found = {kind: found[kind] for kind in KINDS if kind in found}
+    axes = figure.subplots(2, -(-len(found) // 2), sharex=True, sharey=True, squeeze=False).ravel()
+    marks = dict(zip(MODELS.values(), ("o-", "s--", "^-", "v-", "x:", "<:", "D-.", "P-."), strict=True))
+    for axis, (kind, models) in zip(axes, found.items(), strict=False):
+        for name in filter(models.__contains__, MODELS.values()):
+            points = sorted(models[name].items())
+            axis.plot([n for n, _ in points], [100 * mean(c) for _, c in points], marks[name], label=name, markersize=4)
+        axis.axhline(100 * CHANCE[kind], color="grey", linewidth=0.8)
+        axis.axvline(16, color="grey", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", ylim=(0, 103), title=kind)
+        axis.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
+        axis.minorticks_off()
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(found) :]:
+        axis.set_visible(False)
+    figure.supxlabel("segments of 32 tokens that are read; trained on 1 to 16 (dotted)")
+    figure.supylabel("accuracy, %; grey: chance")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+
+
+def main() -> None:
+    """Train what is missing, then tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    for part in PARTS:
+        train(part, options.out.resolve(), options.jobs)
+    records = collect(options.out)
+    print(to_markdown(records))
+    if options.json:
+        report = {"machine": describe(), "date": time.strftime("%Y-%m-%d"), "runs": records}
+        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if options.picture:
+        draw_if_possible(options.picture, (10, 6), lambda figure: draw(figure, records))
+
+
+if __name__ == "__main__":
+    main()
