@@ -33,8 +33,8 @@ from . import options
 from .signals import exit_code, number_of, stop_requests
 
 _DRAWN = {("recall", None), ("memory", None), ("listops", "short"), ("pathfinder", "generated")}  # task, and source=
-# Data options that may be others than the run began with: a file may name its columns otherwise, and a trained model may
-# read test rows of any lengths.
+# Data options that may be others than the run began with: a file may name its columns otherwise, and a trained model
+# may read test rows of any lengths.
 OTHERWISE = {"own": ("text_column", "text2_column", "label_column"), "memory": ("test_lengths",)}
 WRITTEN = ("config.json", "metrics.jsonl", "result.json", "curve.png", "best.npz", "last.npz")
 
