@@ -36,8 +36,9 @@ cfg = rn.Config(
 #
 # - `none` takes over what a segment wrote; `integrate` takes over the part RF(t, T) of it.
 # - `learned` has a gate for each memory token, g = sigma(logit(RF(t, T)) + w · [memory, written] + b). So RF is its
-#   **prior**: with w = 0 and b = 0 the gate is RF. Here b starts at -2, more shut than the prior. In training the gate
-#   also meets the small RF of long sequences (`retention_horizon`). We train it with three seeds.
+#   **prior**: with w = 0 and b = 0 the gate is RF. Here b starts at -2 and not, as in the
+#   command, at 0: more shut than the prior. In training the gate also meets the small RF of long sequences
+#   (`retention_horizon`). We train it with three seeds.
 #
 # > *Predict, then run: all are read on 1,024 segments, 64 times as many as they were trained on. Guessing scores 0.25.
 # > Which of them still keep a token of segment 1? Which yield to a newer one?*

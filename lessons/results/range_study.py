@@ -65,16 +65,14 @@ PARTS = [
     Part("one", UPDATES),
     Part("last", UPDATES),
     Part("last", [NONE, LEARNED, RMT], seeds=3),
-    Part("million", [NONE, LEARNED], seeds=3),
-    Part("one", [LONG]),
-    Part("last", [LONG]),
+    Part("million", [LEARNED], seeds=3),
+    Part("million", [NONE]),
     Part("first", UPDATES),
+    Part("count", [NONE, LEARNED, INTEGRATE, ONLINE, RMT]),
+    Part("one", [LONG]),
     Part("one", [NONE, LEARNED, RMT], seeds=3),
-    Part("count", UPDATES),
+    Part("pairs", [NONE, LEARNED, RMT]),
     Part("one-fixed", [NONE, INTEGRATE]),
-    Part("last-fixed", [NONE, INTEGRATE]),
-    Part("pairs", [NONE, LEARNED, INTEGRATE, RLT, RMT]),
-    Part("eight", [NONE, LEARNED, RMT]),
 ]
 
 

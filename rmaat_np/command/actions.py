@@ -127,6 +127,7 @@ def resume(arguments: argparse.Namespace) -> int:
         tell(
             f"{run.folder}: {steps} steps instead of {before.steps}; after step {done} the learning rate goes on as in "
             f"a run of {steps} steps, from {rates[1]:.2e} instead of {rates[0]:.2e}"
+            + (", and so does the growth of the rows" if run.settings.train.grow else "")
         )
     return _run_to_end(run, dataset, arguments)
 

@@ -74,7 +74,7 @@ def load(
     seed, class_within = check_integer("seed", seed, 0), check_integer("class_within", class_within, 1)
     shortest, length = check_integer("shortest", shortest, 1), check_integer("length", length, 1)
     rows = [check_integer("rows", count, 1) for count in rows]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"kind is {kind!r}, but it must be one of {', '.join(KINDS)}")
     if shortest > length:
         raise InputError(f"shortest {shortest} exceeds length {length}; change one of them")
@@ -105,6 +105,8 @@ def decode(tokens: ArrayLike, vocab_size: int = recall.VOCAB_SIZE + HELD) -> str
 
 def _read_lengths(text: str, least: int) -> list[int]:
     """The numbers of the option test_lengths. Raises: InputError naming what is no length that a row can have."""
+    if not isinstance(text, str):
+        raise InputError(f'test_lengths is {text!r:.40}, but it must be text, such as "512 8192"')
     words = text.replace(",", " ").split()
     for word in words:
         readable = word.isdecimal() and len(word) <= len(str(LONGEST))

@@ -20,8 +20,8 @@ def read_longer(
 ) -> dict[str, dict]:
     """Evaluate a model on every split of `dataset.longer`, with the parameters that it has.
 
-    evaluate: (params, cfg, split) -> scores, as `loop.evaluate`; report: told a line for every split; warn: told what
-    `lengthen` warns of
+    evaluate: (params, cfg, split) -> scores, as `loop.evaluate`; report: told two lines for every split;
+    warn: told what `lengthen` warns of
     -> tokens: {"accuracy": 0 .. 1, "rows", "segments", "seconds"}
     Raises: what evaluate raises.
     """
@@ -34,11 +34,13 @@ def read_longer(
     found = {}
     for tokens, split in dataset.longer.items():
         begun = time.perf_counter()
+        length = f"{segments[tokens]:,} segment{'s' * (segments[tokens] > 1)}, {tokens:,} tokens"
+        report(f"{length}: reading {len(split):,} rows")
         accuracy = evaluate(params, cfg, split)["accuracy"]
         seconds = round(time.perf_counter() - begun, 1)
         found[str(tokens)] = {"accuracy": accuracy, "rows": len(split), "segments": segments[tokens]}
         found[str(tokens)] |= {"seconds": seconds}
-        report(f"{segments[tokens]:,} segments, {tokens:,} tokens: accuracy {accuracy:.3f} of {len(split):,} rows")
+        report(f"{length}: accuracy {accuracy:.3f} of {len(split):,} rows")
     return found
 
 

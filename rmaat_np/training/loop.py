@@ -302,7 +302,7 @@ def validate(run: Run, dataset: Dataset, workers: int, should_stop: Callable, re
     row |= {"seconds": round(seconds, 6), "remaining": round(left, 3)}
     if run.ranks.rank == 0:
         append_metrics(run.folder / "metrics.jsonl", row, sync=True)
-    note_validation(progress, scores, train.select)
+    note_validation(progress, scores, train)
     run.save("last.npz")  # first: `begin` can make best.npz from it, but not the other way round
     if progress.best_step == progress.step:
         run.save("best.npz")

@@ -4,11 +4,14 @@ from .run import Progress
 from .settings import TrainConfig
 
 
-def note_validation(progress: Progress, scores: dict, select: str) -> None:
-    """Enter the validation of the present step. scores: as from `loop.evaluate`; select: as in `TrainConfig`"""
+def note_validation(progress: Progress, scores: dict, settings: TrainConfig) -> None:
+    """Enter the validation of the present step. scores: as from `loop.evaluate`
+
+    While the rows still grow, no validation is stale: the long rows, of which it may be full, have not been seen yet.
+    """
     progress.validated = progress.step
-    progress.stale += 1
-    if is_better(scores, progress, select):
+    progress.stale = progress.stale + 1 if progress.step > settings.growing_steps else 0
+    if is_better(scores, progress, settings.select):
         progress.stale, progress.best_step, progress.best_loss = 0, progress.step, scores["loss"]
         progress.best_accuracy, progress.best_macro_f1 = scores["accuracy"], scores["macro_f1"]
 

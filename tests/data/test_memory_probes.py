@@ -8,6 +8,7 @@ import pytest
 
 from rmaat_np.data import memory
 from rmaat_np.data.tasks import load_dataset
+from rmaat_np.errors import InputError
 
 NOISE = set("abcdefghijklmnop")
 KEYS = "ABCDEFGH"
@@ -175,3 +176,9 @@ def test_longer_rows_of_the_other_kinds_are_drawn_as_those_of_training(kind):
 
 def test_the_task_passes_the_option_on(tmp_path):
     assert list(load_dataset("memory", {"test_lengths": "600 700"}, tmp_path).longer) == [600, 700]
+
+
+@pytest.mark.parametrize("wrong", [{"kind": ["one"]}, {"kind": None}, {"test_lengths": 512}])
+def test_values_of_another_type_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        memory.load(rows=(1, 1, 1), **wrong)

@@ -53,6 +53,12 @@ def test_training_ends_after_so_many_validations_without_a_better_one(tmp_path, 
     assert runs.load_run(run.folder).settings.train.steps == STEPS
 
 
+def test_patience_begins_when_the_rows_have_grown(tmp_path, data, no_better):
+    """Long rows, of which validation may be full, are read late."""
+    run = start(tmp_path / "run", data, eval_every=1, patience=2, grow=0.5)
+    assert loop.train(run, data)["steps"] == STEPS // 2 + 2
+
+
 def test_a_better_one_in_between_begins_the_count_anew(tmp_path, data, monkeypatch):
     accuracies, original = iter([0.1, 0.1, 0.3, 0.2, 0.2, 0.9]), loop.evaluate
 
