@@ -57,7 +57,7 @@ class Part:
         kind, _, fixed = self.name.partition("-")
         changed = {"kind": kind, "steps": STEPS[kind], "eval_every": STEPS[kind] // 4, "grow": 0.0 if fixed else 0.6}
         changed["test_lengths"] = " ".join(str(SEGMENT * segments) for segments in LENGTHS)
-        changed["shortest"] = LENGTHS[0] * SEGMENT if fixed else 9 if kind in ("pairs", "eight") else 1
+        changed["shortest"] = LENGTHS[0] * SEGMENT if fixed else KINDS[kind].least
         return changed
 
 

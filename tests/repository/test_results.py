@@ -1,6 +1,7 @@
 """The tables of lessons/results/README.md are those that the files beside it hold, cell for cell."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def curriculum(found):
 
 
 def tables(path):
-    """The Markdown that a results file stands for: of a benchmark, long sequences, a comparison, or a curriculum."""
+    """The Markdown that a results file stands for: a benchmark, long sequences, a comparison, a curriculum, the range."""
     found = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(found, list):
         return [compare_table.caption(found), compare_table.markdown_table(found)]
@@ -38,6 +39,8 @@ def tables(path):
     if "link" in found:
         link = Link(**found["link"])
         return [ranks_table(found["rows"], link), efficiency_table(found["model"])]
+    if "runs" in found:
+        return [runpy.run_path(str(FOLDER / "range_study.py"))["to_markdown"](found["runs"])]
     if found["rows"][0]["config"].startswith("long:"):
         return [benchmark_tables.long_table(found["rows"])]
     return [benchmark_tables.speed_table(found["rows"])]
