@@ -228,9 +228,10 @@ def _never_predicted(result: dict) -> str:
     return f"never predicted: {', '.join(missed)}; {remedy}\n" if missed else ""
 
 
-def explain(error: Diverged, arguments: argparse.Namespace) -> str:
-    """What diverged, and what to do about it."""
-    advice = "start again with a lower --lr or clip_norm"
+def explain(
+    error: Diverged, arguments: argparse.Namespace, advice: str = "start again with a lower --lr or clip_norm"
+) -> str:
+    """What diverged, and what to do about it. advice: how to train without it"""
     looked_for = arguments.detect_anomaly and arguments.backend == "numpy"
     if error.repeatable and error.checkpoint is not None and not looked_for:
         place = options.same_place(arguments, backend="numpy", tf32=False)  # only NumPy tells its operations

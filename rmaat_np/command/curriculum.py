@@ -11,11 +11,12 @@ from ..errors import InputError, WriteError
 from ..system.files import make_numbered_folder
 from ..system.terminal import complain, tell
 from ..training.curriculum import Stage, plan_stages, read_stages, told, train_stages
+from ..training.divergence import Diverged
 from ..training.execution import activate
 from ..training.loop import Interrupted
 from ..training.settings import Settings
 from . import options
-from .actions import load_data, train_and_tell
+from .actions import explain, load_data, train_and_tell
 from .signals import exit_code, number_of, stop_requests
 
 
@@ -36,9 +37,24 @@ def curriculum(arguments: argparse.Namespace) -> int:
         return exit_code(number_of(stop))
     except WriteError as error:
         raise WriteError(f"{error}; then {go_on}") from None
+    except Diverged as error:
+        complain(f"{options.program()}: {explain(error, arguments, _with_a_lower_rate(stages, arguments, go_on))}")
+        return 1
     tell("\n".join(told(stage, result) for stage, result in zip(stages, results, strict=True)))
     tell(f"{out}/: curriculum.json, and a folder for each stage")
     return 0
+
+
+def _with_a_lower_rate(stages: list[Stage], arguments: argparse.Namespace, go_on: str) -> str:
+    """What to do about the stage that diverged, which is the first one that is not finished."""
+    file, given = arguments.curriculum, options.overrides_of(arguments)
+    number, stage = next((number, stage) for number, stage in enumerate(stages, start=1) if not stage.result())
+    if "lr" in given:  # it would win over the file
+        lower = f"write lr = {given['lr']} into the stages of {file}, and a lower one into stage {number}"
+        go_on = f"without the lr of the command line {go_on}"
+    else:
+        lower = f"write a lower lr into stage {number} of {file}"
+    return f"{lower}, move {stage.folder} away, and {go_on}"
 
 
 def plan(arguments: argparse.Namespace) -> list[Stage]:
@@ -70,5 +86,6 @@ def _load_all(chosen: list[Settings], arguments: argparse.Namespace) -> list[Dat
             if keys[-1] not in loaded:
                 loaded[keys[-1]] = load_data(stage, arguments)
         except InputError as error:
-            raise InputError(f"{arguments.curriculum}: stage {number}: {error}") from None
+            cut = "; or let the rows grow within one run: --set grow=0.5" if "were cut to" in str(error) else ""
+            raise InputError(f"{arguments.curriculum}: stage {number}: {error}{cut}") from None
     return [loaded[key] for key in keys]

@@ -2,7 +2,8 @@
 
 Each stage is a run in a folder of its own, as `--set init=CHECKPOINT` would start it by hand. The best checkpoint and
 not the last one (decided): it is what validation chose, and after `patience` or a rate that was too high the last one
-is worse. An interrupted curriculum goes on: finished stages are kept, and a started one is resumed.
+is worse. An interrupted curriculum goes on: finished stages are kept, and a started one is resumed. A stage whose
+best checkpoint is no longer the one that the next stage started from is refused.
 
     settings = read_stages("lengths.toml", "recall")
     data = [load_dataset(stage.task, stage.data, "data") for stage in settings]
@@ -26,10 +27,12 @@ from .compare import read_result
 from .inputs import check_codec, check_dataset, check_same, fingerprint
 from .loop import ignore
 from .program import train as train_in_program
-from .run import Run, first_params, leaves, load_run, new_run, refuse_to_overwrite
+from .run import Run, first_params, leaves, load_run, new_run, refuse_to_overwrite, start_checksum
 from .settings import Settings, resolve
+from .validation import stopped_early
 
 RECORD = "curriculum.json"
+REREAD = ("num_heads", "attention", "norm")  # with other values of these the same parameters are another function
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,26 @@ class Stage:
         """Is there a checkpoint to go on with?"""
         return (self.folder / "last.npz").exists()
 
+    @property
+    def trained(self) -> bool:
+        """Are its steps and validations done, so that at most the test remains?"""
+        if not self.begun:
+            return False
+        run = load_run(self.folder)
+        return run.progress.validated == run.settings.train.steps or stopped_early(run.progress, run.settings.train)
+
     def result(self) -> dict | None:
-        """What the run wrote when it was finished, or None. Raises: InputError if that is damaged."""
-        return read_result(self.folder) if self.begun else None
+        """What the run wrote when it was finished; None if there is nothing, or what a test alone can write anew.
+
+        Raises: InputError if it is damaged, and the training is not at its end.
+        """
+        try:
+            return read_result(self.folder) if self.begun else None
+        except InputError:
+            if self.trained:
+                return None
+            remedy = "is not readable; remove that file, and the stage goes on"
+            raise InputError(f"{self.place}: {self.folder / 'result.json'}: {remedy}") from None
 
     def run(self) -> Run:
         """The run as it stands, or a new one. Raises: InputError for a checkpoint that is damaged or does not fit."""
@@ -91,7 +111,7 @@ def _read_tables(path: Path) -> list[dict]:
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
             raise InputError(f"{path}: no regular file; name a TOML file with [[stage]] tables")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a mark in front
     except InputError:
         raise
     except OSError as error:
@@ -118,6 +138,8 @@ def plan_stages(
     folder = Path(folder)
     if not settings:
         raise InputError(f"{name}: has no stages; give at least one")
+    if len(settings) != len(datasets):
+        raise InputError(f"{name}: has {len(settings)} stages, but {len(datasets)} datasets; give one for each")
     if not (folder / RECORD).exists():
         refuse_to_overwrite(folder)
     stages: list[Stage] = []
@@ -155,11 +177,11 @@ def _check_data(stage: Stage, before: list[Stage]) -> None:
 def _check_shapes(before: Config, cfg: Config) -> None:
     """Refuse a model that cannot take over the parameters of the stage before: more segments are all that may change.
 
-    Another number of heads has the same shapes, but reads the same numbers in another way.
+    REREAD may not change either, for the parameters were trained for another function.
     Raises: InputError naming the field.
     """
     wanted = param_shapes(replace(before, num_segments=max(before.num_segments, cfg.num_segments)))
-    if param_shapes(cfg) == wanted and cfg.num_heads == before.num_heads:
+    if param_shapes(cfg) == wanted and all(getattr(cfg, name) == getattr(before, name) for name in REREAD):
         return
     values = {field.name: (getattr(before, field.name), getattr(cfg, field.name)) for field in fields(Config)}
     changed = [name for name, (old, new) in values.items() if old != new]
@@ -167,13 +189,14 @@ def _check_shapes(before: Config, cfg: Config) -> None:
         changed.remove("num_segments")
     name = next((name for name in changed if _changes_shapes(before, name, values[name][1])), changed[0])
     remedy = "give that or more" if name == "num_segments" else "all stages train the same parameters"
+    remedy = "all stages read the parameters in the same way" if name in REREAD else remedy
     raise InputError(f"{name} is {values[name][1]!r}, but the stage before has {values[name][0]!r}; {remedy}")
 
 
 def _changes_shapes(cfg: Config, name: str, value: Any) -> bool:
     """Is this field enough to make the parameters others?"""
     try:
-        return name == "num_heads" or param_shapes(replace(cfg, **{name: value})) != param_shapes(cfg)
+        return name in REREAD or param_shapes(replace(cfg, **{name: value})) != param_shapes(cfg)
     except InputError:  # together with another field it may be right
         return True
 
@@ -184,7 +207,7 @@ def _check_begun(stage: Stage, before: list[Stage]) -> None:
         refuse_to_overwrite(stage.folder)
         return
     away = f"move {stage.folder} and the stages after it away"
-    if before and before[0].result() is None:
+    if before and not before[0].trained:
         raise InputError(f"{stage.place}: {stage.folder} was begun, but {before[0].folder} is not finished; {away}")
     run = load_run(stage.folder)
     then, now = (dict(leaves(settings.to_json())) for settings in (run.settings, stage.settings))
@@ -194,10 +217,28 @@ def _check_begun(stage: Stage, before: list[Stage]) -> None:
         if then.get(name) != now.get(name):
             key = name.rpartition(".")[2]
             raise InputError(
-                f"{stage.place}: {key} is {now.get(name)!r}, but {stage.folder} began with {then.get(name)!r}; "
+                f"{stage.place}: {key} is {now.get(name)!r}, but {stage.folder} has {then.get(name)!r}; "
                 f"change it back, or {away}"
             )
     check_same(run.data, fingerprint(stage.dataset), stage.folder)
+    if before:
+        _check_start(run, stage, away)
+
+
+def _check_start(run: Run, stage: Stage, away: str) -> None:
+    """Refuse a stage that started from other parameters than the best ones of the stage before, which may have gone on.
+
+    away: what to do about it. An older run does not know its start, and a checkpoint that was deleted says nothing.
+    Raises: InputError naming the checkpoint.
+    """
+    best = stage.settings.train.init
+    if not run.start or not Path(best).exists():
+        return
+    if start_checksum(first_params(run.cfg, stage.settings.train)) != run.start:
+        raise InputError(
+            f"{stage.place}: {stage.folder} did not start from {best} as that is now; bring that checkpoint back, or "
+            f"{away}"
+        )
 
 
 def train_stages(
@@ -210,6 +251,8 @@ def train_stages(
     train: what trains a run to its end, by default `rmaat_np.train`; report: told a line of text for every stage
     Raises: as `train` does, with all stages as they stood; InputError if another process trains in the folder.
     """
+    if not stages:
+        raise InputError("a curriculum has no stages; give at least one")
     folder = stages[0].folder.parent
     make_folder(folder)
     with only_process(folder):
@@ -218,6 +261,8 @@ def train_stages(
             state = "finished before" if results[number - 1] else _start_of(stage, stages[number - 2 : number - 1])
             report(f"stage {number} of {len(stages)}, {stage.folder}: {state}")
             if results[number - 1] is None:
+                if stage.trained:  # a test takes over what was measured, and that may be what is damaged
+                    (stage.folder / "result.json").unlink(missing_ok=True)
                 train(stage.run(), stage.dataset)
                 results = _write_record(stages)
     return [result for result in results if result]
@@ -226,12 +271,16 @@ def train_stages(
 def _start_of(stage: Stage, before: Sequence[Stage]) -> str:
     """Where the stage begins, in a few words. before: the stage before it, if there is one"""
     if stage.begun:
-        return "goes on"
-    start, fields_now = stage.settings.train.init, stage.settings.fields
-    old, new = (before[0].settings.fields if before else fields_now)["num_segments"], fields_now["num_segments"]
-    repeated = f"; segments {old + 1} to {new} with the embedding of segment {old}"
-    grows = new > old and fields_now["segment_embedding"]
-    return f"starts from {start or 'its seed'}" + (repeated if grows else "")
+        return "is trained, and tested again" if stage.trained else "goes on"
+    now = stage.settings.fields
+    then = before[0].settings.fields if before else now
+    parts = [f"starts from {stage.settings.train.init or 'its seed'}"]
+    changed = [name for name in now if now[name] != then[name]]
+    if now["num_segments"] > then["num_segments"] and now["segment_embedding"]:
+        old, new = then["num_segments"], now["num_segments"]
+        parts.append(f"segments {old + 1} to {new} with the embedding of segment {old}")
+        changed.remove("num_segments")
+    return "; ".join(parts + [f"{name} {now[name]} instead of {then[name]}" for name in changed])
 
 
 def told(stage: Stage, result: dict) -> str:

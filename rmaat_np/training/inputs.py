@@ -1,6 +1,7 @@
 """A run's data: all three splits fit the model before the first step, and stay the same until the last one."""
 
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -77,11 +78,17 @@ def fingerprint(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def _of_split(split: Split) -> dict[str, int]:
+    checksum = checksum_of((split.tokens, split.offsets, split.labels))
+    return {"rows": len(split), "tokens": len(split.tokens), "checksum": checksum}
+
+
+def checksum_of(arrays: Iterable[np.ndarray]) -> int:
+    """The CRC-32 of the arrays' numbers, one array after another; the same on every machine."""
     checksum = 0
-    for array in (split.tokens, split.offsets, split.labels):
+    for array in arrays:
         portable = array.astype(array.dtype.newbyteorder("<"), copy=False)
         checksum = zlib.crc32(np.ascontiguousarray(portable).data, checksum)
-    return {"rows": len(split), "tokens": len(split.tokens), "checksum": checksum}
+    return checksum
 
 
 def read_fingerprint(record: object) -> dict[str, dict[str, int]]:

@@ -23,7 +23,7 @@ from ..optim import adamw_init
 from ..params import check_params, count_parameters, init_params
 from ..system.files import make_folder, make_numbered_folder, write_text
 from .checkpoint import check_checkpoint, check_codec_fits, load_checkpoint, save_checkpoint
-from .inputs import check_dataset, read_fingerprint
+from .inputs import check_dataset, checksum_of, read_fingerprint
 from .ranks import ALONE, Ranks
 from .settings import Settings, TrainConfig, settings_of
 
@@ -71,6 +71,7 @@ class Run:
     divided: among how many "ranks", "workers" and parts of "accumulate" its batches were; empty as data is
     ranks: the processes that train it together, as this one of them sees them
     state_divided: each rank holds its own part of state, and not all of it
+    start: the checksum of the parameters that `init` gave it; 0 without `init`, and in older checkpoints
     """
 
     folder: Path
@@ -84,11 +85,13 @@ class Run:
     divided: dict = field(default_factory=dict)
     ranks: Ranks = ALONE
     state_divided: bool = False
+    start: int = 0
 
     def record(self) -> dict:
         """What a checkpoint holds beside the arrays, as plain values."""
         record = {"settings": self.settings.to_json(), "config": asdict(self.cfg), "progress": asdict(self.progress)}
-        known = {"codec": self.codec.to_json() if self.codec else None, "data": self.data, "divided": self.divided}
+        known: dict[str, Any] = {"data": self.data, "divided": self.divided, "start": self.start}
+        known["codec"] = self.codec.to_json() if self.codec else None
         return record | {name: value for name, value in known.items() if value}
 
     def check_saveable(self) -> None:
@@ -138,7 +141,7 @@ def _survives_json(value: object) -> bool:
     return type(back) is type(value) and back == value
 
 
-def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None, dict, dict]:
+def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None, dict, dict, int]:
     """The reverse of `Run.record`.
 
     Raises: InputError naming a field that is wrong; KeyError, TypeError or AttributeError for another structure.
@@ -153,7 +156,7 @@ def _read_record(record: dict) -> tuple[Settings, Config, Progress, Codec | None
     codec = Codec.from_json(record["codec"]) if "codec" in record else None
     check_codec_fits(codec, cfg)
     data, divided = read_fingerprint(record.get("data", {})), _read_division(record.get("divided", {}))
-    return settings, cfg, progress, codec, data, divided
+    return settings, cfg, progress, codec, data, divided, check_integer("start", record.get("start", 0), 0)
 
 
 def _read_division(record: object) -> dict[str, int]:
@@ -187,6 +190,7 @@ def new_run(
     check_dataset(dataset, cfg)
     params = first_params(cfg, settings.train)
     run = Run(folder, settings, cfg, params, adamw_init(params), Progress(), dataset.codec)
+    run.start = start_checksum(params) if settings.train.init else 0
     run.check_saveable()
     if numbered:
         run.folder = make_numbered_folder(folder)
@@ -223,6 +227,11 @@ def first_params(cfg: Config, settings: TrainConfig) -> dict:
     params = with_segments(load_checkpoint(path)[0], cfg.num_segments)
     check_params(params, cfg, f"init={path}")
     return {name: array.astype(settings.dtype) for name, array in params.items()}
+
+
+def start_checksum(params: dict) -> int:
+    """What tells the parameters that a run starts from from others."""
+    return checksum_of(backend.to_host(params[name]) for name in sorted(params))
 
 
 def refuse_to_overwrite(folder: Path) -> None:
@@ -278,13 +287,13 @@ def load_run(path: str | Path) -> Run:
     if "settings" not in record and "config" in record:
         raise InputError(f"{path}: holds a model without its run, as rn.save writes it; name a run or its checkpoint")
     try:
-        settings, cfg, progress, codec, data, divided = _read_record(record)
+        settings, cfg, progress, codec, data, divided, start = _read_record(record)
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{path}: its settings are not readable ({error}); use another checkpoint of the run"
         ) from None
     check_checkpoint(path, params, state, cfg, settings.train.dtype)
-    return Run(path.parent, settings, cfg, params, state, progress, codec, data, divided)
+    return Run(path.parent, settings, cfg, params, state, progress, codec, data, divided, start=start)
 
 
 def shared(ranks: Ranks, make: Callable[[], Run]) -> Run:

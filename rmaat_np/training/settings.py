@@ -200,7 +200,8 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
         elif key in data:
             data[key] = _data_option(key, value, data[key])
         else:
-            raise unknown_key(key, _MODEL_KEYS | train_keys | data.keys(), f"--set {key}")
+            known = _MODEL_KEYS | train_keys | data.keys()
+            raise unknown_key(key, known, f"--set {key}", f" for task {task} (--task)")
     return Settings(task, preset, model, data, shape, TrainConfig(**train))
 
 
@@ -212,11 +213,14 @@ def _data_option(key: str, value: object, example: object):
     return value
 
 
-def unknown_key(key: str, known: Iterable[str], where: str) -> InputError:
-    """The error for a key that does not exist, with the keys that come close. where: how the message begins"""
+def unknown_key(key: str, known: Iterable[str], where: str, to: str = "") -> InputError:
+    """The error for a key that does not exist, with the keys that come close.
+
+    where: how the message begins; to: who does not know it, where another one may
+    """
     close = difflib.get_close_matches(key, sorted(known), 3)
     advice = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
-    return InputError(f"{where}: unknown; {advice}")
+    return InputError(f"{where}: unknown{to}; {advice}")
 
 
 def parse_assignment(text: str) -> tuple[str, object]:

@@ -1,5 +1,6 @@
 """A curriculum from Python: stages of one's own rows, a Ctrl-C between the steps, codecs that must be the same."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -66,12 +67,20 @@ def test_ctrl_c_and_on_to_the_same_bits(tmp_path, data, monkeypatch):
 def test_wrong_stages(tmp_path, data):
     with pytest.raises(InputError, match=r"^curriculum: has no stages"):
         plan_stages(tmp_path, [], [])
+    with pytest.raises(InputError, match=r"^a curriculum has no stages"):
+        train_stages([])
+    for datasets in ([], [data]):
+        with pytest.raises(InputError, match=f"^curriculum: has 2 stages, but {len(datasets)} datasets; give one for"):
+            plan_stages(tmp_path, two(data)[0], datasets)
     with pytest.raises(InputError, match=r"^mine: stage 2: init: it starts from stage 1; leave it out"):
         plan_stages(tmp_path, *two(data, init="x.npz"), name="mine")
     first = [resolve("recall", "quick", "rmaat", SIZES | {"attention": "softmax", "use_astro": False})]
     second = [resolve("recall", "quick", "rmaat", SIZES)]
     with pytest.raises(InputError, match="stage 2: attention is 'astromorphic', but the stage before has 'softmax'"):
         plan_stages(tmp_path, first + second, [data] * 2)  # neither field alone makes other parameters
+    first[0], second[0] = (replace(one, fields=one.fields | {"use_astro": False}) for one in (first[0], second[0]))
+    with pytest.raises(InputError, match="stage 2: attention is 'astromorphic', but the stage before has 'softmax'"):
+        plan_stages(tmp_path, first + second, [data] * 2)  # the same shapes, read by another attention
 
 
 def test_other_data_are_refused_for_finished_stages_too(tmp_path, data):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import run_lra
+from rmaat_np.errors import InputError
 from rmaat_np.training import loop
-from rmaat_np.training.checkpoint import load_checkpoint
+from rmaat_np.training import run as runs
+from rmaat_np.training.checkpoint import load_checkpoint, save_checkpoint
 
 FIELDS = ("d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "segment_length=8", "num_segments=2", "num_memory=2")
 FIELDS += ("class_within=8", "length=16", "eval_every=5")
@@ -70,3 +72,16 @@ def test_a_missing_checkpoint_is_named(tmp_path, capsys):
     assert run_lra.main([*TINY, "--set", f"init={tmp_path / 'none.npz'}", "--out", str(tmp_path / "run")]) == 2
     assert "none.npz: no such checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("start", [-1, "x", 1.5, True, None], ids=repr)
+def test_the_checkpoint_knows_what_it_started_from(first, tmp_path, start):
+    """After its last step too; what cannot be a checksum is refused."""
+    assert run_lra.main([*TINY, "--set", f"init={first}", "--out", str(tmp_path / "run")]) == 0
+    run = runs.load_run(tmp_path / "run")
+    assert run.start == runs.start_checksum(load_checkpoint(first / "last.npz")[0]) != 0
+    assert runs.load_run(first).start == 0 and "start" not in runs.load_run(first).record()
+    params, state, meta = load_checkpoint(tmp_path / "run" / "last.npz")
+    save_checkpoint(tmp_path / "run" / "last.npz", params, state, meta | {"start": start})
+    with pytest.raises(InputError, match=r"last\.npz: its settings are not readable \(start is"):
+        runs.load_run(tmp_path / "run")
