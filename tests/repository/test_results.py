@@ -101,7 +101,7 @@ def memory_and_speed():
     return [
         f"{amrb:.0f} MiB, with BPTT {bptt:.0f}, in PyTorch {torch:.0f}, at {ratios['lra']:.2f} times PyTorch's speed",
         f"({min(ratios.values()):.2f} to {max(ratios.values()):.2f} in three sizes)",
-        f"1,048,576 tokens: {long['amrb']:.1f} MiB, BPTT {long['bptt']:,.1f}",
+        f"1,048,576 tokens: {long['amrb']:.1f} MiB, BPTT {long['bptt']:,.0f}",
     ]
 
 
