@@ -33,7 +33,7 @@ MODELS = {  # a variant of --compare: the name that is shown; the preset `quick`
 }
 SEGMENT = 32  # tokens
 LENGTHS = (16, 64, 256, 1024, 4096)  # segments; the preset `million` has 31,250, too
-STEPS = {"one": 1000, "last": 2000, "first": 2000, "count": 2000, "pairs": 3000, "eight": 3000}
+STEPS = {"one": 1000, "last": 2000, "first": 2000, "count": 2000}
 CHANCE = dict.fromkeys(KINDS, 0.1) | {"count": 0.2}
 NONE, LEARNED, INTEGRATE, ONLINE, SCALE, LONG, RLT, RMT = MODELS
 UPDATES = [NONE, LEARNED, INTEGRATE, ONLINE, SCALE, RLT, RMT]
@@ -70,8 +70,8 @@ PARTS = [
     Part("first", UPDATES),
     Part("count", [NONE, LEARNED, INTEGRATE, ONLINE, RMT]),
     Part("one", [LONG]),
+    Part("last", [LONG]),
     Part("one", [NONE, LEARNED, RMT], seeds=3),
-    Part("pairs", [NONE, LEARNED, RMT]),
     Part("one-fixed", [NONE, INTEGRATE]),
 ]
 

@@ -30,7 +30,7 @@ def curriculum(found):
 
 
 def tables(path):
-    """The Markdown that a results file stands for: a benchmark, long sequences, a comparison, a curriculum, the range."""
+    """The Markdown of a results file: of a benchmark, long sequences, a comparison, a curriculum, or the range."""
     found = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(found, list):
         return [compare_table.caption(found), compare_table.markdown_table(found)]
@@ -84,9 +84,24 @@ def test_the_readme_cites_what_the_results_hold():
     without, whole = (mean_accuracy("quick_ablations", name)[0] for name in ("rmaat+use_astro=false", "rmaat"))
     cited.append(f"{without - whole:.1f} points more on short ListOps (two seeds)")
     assert mean_accuracy("recall_ablations", "rmaat+use_astro=false") == (100, 2)  # "the same on recall"
-    cited += memory_and_speed()
+    cited += memory_and_speed() + carried()
     words = " ".join(found.split())
     assert [text for text in cited if text not in words] == []
+
+
+def carried():
+    """What the README says of tokens over many segments, from the range study."""
+    study = runpy.run_path(str(FOLDER / "range_study.py"))
+    found = study["means"](json.loads((FOLDER / "range.json").read_text(encoding="utf-8"))["runs"])
+    gate, none, integrate = (found["one"][name][4096] for name in ("learned", "none", "integrate"))
+    assert (len(gate), len(none), len(integrate)) == (3, 3, 1)
+    shares = [f"{100 * sum(seeds) / len(seeds):.0f}" for seeds in (gate, none, integrate)]
+    million = found["million"]["learned"][31_250]  # of ten rows each
+    assert len(million) == 3
+    return [
+        "(three seeds): the gate `learned` {} %, `none` {}; `integrate`, the default, {} (one seed)".format(*shares),
+        f"1,000,000 tokens: the gate {10 * sum(million):.0f} of 30 rows",
+    ]
 
 
 def memory_and_speed():
