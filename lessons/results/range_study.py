@@ -150,7 +150,8 @@ def draw(figure, records: list[dict]) -> None:
     found = {part: models for part, models in means(records).items() if part in KINDS}
     found = {kind: found[kind] for kind in KINDS if kind in found}
     axes = figure.subplots(2, -(-len(found) // 2), sharex=True, sharey=True, squeeze=False).ravel()
-    marks = dict(zip(MODELS.values(), ("o-", "s--", "^-", "v-", "x:", "<:", "D-.", "P-."), strict=True))
+    marks = ("C0o-", "C1s--", "C2^-", "C3v-", "C4x:", "C5<:", "C6D-.", "C7P-.")
+    marks = dict(zip(MODELS.values(), marks, strict=True))
     for axis, (kind, models) in zip(axes, found.items(), strict=False):
         for name in filter(models.__contains__, MODELS.values()):
             points = sorted(models[name].items())
