@@ -7,7 +7,6 @@ from collections.abc import Callable
 from ..config import Config
 from ..data.dataset import Dataset
 from ..inference import lengthen
-from .run import Run, load_run, shared
 
 
 def read_longer(
@@ -38,13 +37,7 @@ def read_longer(
         report(f"{length}: reading {len(split):,} rows")
         accuracy = evaluate(params, cfg, split)["accuracy"]
         seconds = round(time.perf_counter() - begun, 1)
-        found[str(tokens)] = {"accuracy": accuracy, "rows": len(split), "segments": segments[tokens]}
-        found[str(tokens)] |= {"seconds": seconds}
+        known = {"rows": len(split), "segments": segments[tokens], "seconds": seconds}
+        found[str(tokens)] = {"accuracy": accuracy} | known
         report(f"{length}: accuracy {accuracy:.3f} of {len(split):,} rows")
     return found
-
-
-def read_best_longer(run: Run, dataset: Dataset, evaluate: Callable, report: Callable, warn: Callable) -> dict:
-    """As `read_longer`, of the best checkpoint of a run."""
-    best = shared(run.ranks, lambda: load_run(run.folder / "best.npz"))
-    return read_longer(best.params, best.cfg, dataset, evaluate, report, warn)

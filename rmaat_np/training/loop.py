@@ -30,7 +30,7 @@ from ..system.terminal import spoken_time
 from .divergence import Diverged, diverged, first_not_finite
 from .execution import DEFAULT, FREE_SHARE, Execution, with_budget
 from .inputs import check_codec, check_dataset, check_same, fingerprint
-from .longer import read_best_longer
+from .longer import read_longer
 from .metrics import append_metrics, draw_curve, trim_metrics
 from .ranks import ALONE, Ranks
 from .run import Run, load_run, refuse_to_overwrite, remove_leftovers, shared, steps_in_config, write_config
@@ -151,13 +151,17 @@ def train(
             metrics = run.folder / "metrics.jsonl"
             warn(f"{metrics}: the lines of {lost} steps are missing or damaged; going on without them")
         first = run.progress.step
+
+        def test(params: dict, cfg: Config, split: Split) -> dict:
+            return evaluate(params, cfg, split, execution.workers, should_stop, run.ranks)
+
         try:
             with machine.PeakMemory(device=backend.name == "cupy") as memory:
                 _train_steps(run, dataset, execution, should_stop, on_step, report)
-                result = _test_run(run, dataset, execution.workers, should_stop)
+                best = _best_of(run)
+                result = _test_run(run, best, dataset, test)
             if dataset.longer:
-                read = partial(evaluate, workers=execution.workers, should_stop=should_stop, ranks=run.ranks)
-                result["longer"] = read_best_longer(run, dataset, read, report, warn)
+                result["longer"] = read_longer(best.params, best.cfg, dataset, test, report, warn)
             trained = run.progress.step - first
             peak = memory.peak if trained > 1 else None
             return finish(run, result | measurements(run, trained, peak, execution.replay_budget))
@@ -328,19 +332,24 @@ def _check_healthy(run: Run, val_loss: float = 0.0) -> None:
         raise Diverged(run.progress.step, None, None, first, None, None, kept, repeatable=False)
 
 
-def _test_run(run: Run, dataset: Dataset, workers: int, should_stop: Callable) -> dict:
-    """Evaluate the best and the last checkpoint on the test split. -> what there is to say about the finished run
-
-    Raises: InputError if best.npz is of another step than the run's best; Interrupted if should_stop says so.
-    """
-    best_run = shared(run.ranks, lambda: load_run(run.folder / "best.npz"))
-    if best_run.progress.step != run.progress.best_step:
+def _best_of(run: Run) -> Run:
+    """The best checkpoint of a run. Raises: InputError if best.npz is of another step than the run's best."""
+    best = shared(run.ranks, lambda: load_run(run.folder / "best.npz"))
+    if best.progress.step != run.progress.best_step:
         raise InputError(
-            f"{run.folder / 'best.npz'}: is of step {best_run.progress.step}, the best was step "
+            f"{run.folder / 'best.npz'}: is of step {best.progress.step}, the best was step "
             f"{run.progress.best_step}; put that one back, or start a new run"
         )
-    last = evaluate(run.params, run.cfg, dataset.test, workers, should_stop, run.ranks)
-    best = evaluate(best_run.params, run.cfg, dataset.test, workers, should_stop, run.ranks)
+    return best
+
+
+def _test_run(run: Run, best_run: Run, dataset: Dataset, test: Callable) -> dict:
+    """Evaluate the best and the last checkpoint on the test split. -> what there is to say about the finished run
+
+    test: (params, cfg, split) -> scores, as `evaluate`. Raises: Interrupted if it was stopped.
+    """
+    last = test(run.params, run.cfg, dataset.test)
+    best = test(best_run.params, run.cfg, dataset.test)
     shares = np.bincount(dataset.test.labels, minlength=dataset.num_classes) / len(dataset.test)
     progress, settings = run.progress, run.settings
     return {
