@@ -56,7 +56,6 @@ from .tables import (
 
 _LONG_LIMIT = 8 * 2**30  # bytes: a contender that has passed this is not measured at longer sequences
 LONG_LENGTHS = [2**k for k in range(14, 21)]
-UP_TO = f"up to {KEPT // 2**20} MiB of"
 NOT_LONG = ("amrb-library", "amrb-quarter", "torch-compile")
 _LONG_COLUMNS = ["", "", "tokens/s", "peak MiB"]
 REMEDY = "pip install torch, or measure --contenders amrb bptt"
@@ -100,6 +99,11 @@ def _do_request(request: dict) -> dict | None:
     return measure(request["contender"], batch, cfg, conditions)
 
 
+def _kept_by(contender: str) -> str:
+    """How much freed memory it keeps from step to step."""
+    return "all" if contender in KEEPING else f"up to {KEPT // 2**20} MiB of"
+
+
 def compare(configs: list[str], contenders: list[str], rounds: int, conditions: Conditions) -> Iterator[dict]:
     """Rounds of all contenders in turn for every configuration. -> a row of medians for each pair of the two."""
     with progress_bar(total=len(configs) * len(contenders) * rounds) as bar, compiler_without_a_past():
@@ -112,7 +116,7 @@ def compare(configs: list[str], contenders: list[str], rounds: int, conditions: 
                     runs[contender].append(in_own_process("measure", contender, config, conditions))
                     bar.update()
             for name, results in runs.items():
-                row = {"config": config, "contender": name, "keeps_freed_memory": "all" if name in KEEPING else UP_TO}
+                row = {"config": config, "contender": name, "keeps_freed_memory": _kept_by(name)}
                 yield row | summarise(results)
 
 
@@ -283,9 +287,9 @@ def _one_process(options: argparse.Namespace, conditions: Conditions, report: di
         for row in compare(options.configs, contenders, options.rounds, conditions):
             report["rows"].append(row)
         tell(speed_table(report["rows"]) + "\n")
-        for kept in ("all", UP_TO):
-            if told := [name for name in contenders if (name in KEEPING) == (kept == "all")]:
-                tell(f"keep {kept} freed memory from step to step: {', '.join(told)}")
+        for kept in dict.fromkeys(map(_kept_by, contenders)):
+            told = ", ".join(name for name in contenders if _kept_by(name) == kept)
+            tell(f"keep {kept} freed memory from step to step: {told}")
         tell("")
         for row in report["rows"]:
             if "compile_seconds" in row:

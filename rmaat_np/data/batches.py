@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -32,8 +32,12 @@ class BatchOrder:
         self.batch_size = min(check_integer("batch_size", batch_size, 1), len(lengths))
         self.batches_per_epoch = len(self.lengths) // self.batch_size
         self.growing = check_integer("growing", growing, 0)
-        self._by_length = np.argsort(self.lengths, kind="stable")
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    @cached_property
+    def _by_length(self) -> np.ndarray:
+        """All rows, shortest first; needed while they grow."""
+        return np.argsort(self.lengths, kind="stable")
 
     def rows(self, step: int) -> np.ndarray:
         """The rows of step 0, 1, ...: (batch_size,) ints."""
