@@ -150,15 +150,24 @@ def add_segment_grads(grads: Gradients, segment_grads: dict, dphi_r: list, segme
 
     A segment that is not full has fewer rows of `embed.position` and of phi(R) than the whole gradient.
     """
+    pairs = []
     for name, gradient in segment_grads.items():
         total = grads.params[name]
         if name == "embed.segment":
             total = total[segment]
         elif name == "embed.position":
             total = total[: gradient.shape[0]]
-        total += gradient
-    for total, gradient in zip(grads.phi_r, dphi_r, strict=True):
-        total[: gradient.shape[0]] += gradient
+        pairs.append((total, gradient))
+    pairs += [(total[: gradient.shape[0]], gradient) for total, gradient in zip(grads.phi_r, dphi_r, strict=True)]
+    add_all(pairs)
+
+
+def add_all(pairs: list) -> None:
+    """total += addend for each pair (total, addend). Shapes: those of a pair are the same."""
+    if backend.kernels:
+        return backend.kernels.add_all(pairs)
+    for total, addend in pairs:
+        total += addend
 
 
 def add_first_memory_grad(grads: Gradients, dmemory) -> None:

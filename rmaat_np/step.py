@@ -20,7 +20,7 @@ from .ledger import Event, Ledger
 from .model import segment_forward
 from .params import check_dtypes, check_params
 from .processor import cores, freed_memory_kept
-from .replay import Gradients, amrb, bptt, empty_readout, first_memory, readout_logits, zero_gradients
+from .replay import Gradients, add_all, amrb, bptt, empty_readout, first_memory, readout_logits, zero_gradients
 from .segments import Shard, check_class_weights, check_labels, check_tokens, cut_shards, shard_size
 
 METHODS = ("amrb", "bptt")
@@ -202,10 +202,8 @@ def _add_shards(results: Iterator) -> tuple:
 
 
 def _add(total: Gradients, other: Gradients) -> None:
-    for name, gradient in other.params.items():
-        total.params[name] += gradient
-    for layer, gradient in enumerate(other.phi_r):
-        total.phi_r[layer] += gradient
+    pairs = [(total.params[name], gradient) for name, gradient in other.params.items()]
+    add_all(pairs + list(zip(total.phi_r, other.phi_r, strict=True)))
 
 
 def _add_ranks(loss, correct, grads: Gradients, share: Share) -> tuple:

@@ -40,6 +40,30 @@ __device__ real phi_slope(real phi) { return phi > 1 ? (real)1 : phi; }
 
 __device__ real at_least(real x, real least) { return x < least ? least : x; }
 
+// Shapes: out (count / width, width), b (width)
+extern "C" __global__ void add_bias(real* out, const real* b, Size count, Size width) {
+    EACH(i, count)
+    out[i] += b[i % width];
+}
+
+// The sum over rows in two steps: `parts` threads for each column add every parts-th row, then a warp adds what they
+// found. Shapes: x (rows, width) -> partials (parts, width)
+extern "C" __global__ void sum_some(const real* x, real* partials, Size rows, Size width, Size parts) {
+    EACH(i, parts * width)
+    real sum = 0;
+    for (Offset row = i / width; row < rows; row += parts) sum += x[row * width + i % width];
+    partials[i] = sum;
+}
+
+// Shapes: x (rows, width) -> out (width)
+extern "C" __global__ void sum_rest(const real* x, real* out, Size rows, Size width) {
+    EACH_ROW(column, lane, width)
+    real sum = 0;
+    for (Offset row = lane; row < rows; row += 32) sum += x[row * width + column];
+    sum = warp_sum(sum);
+    if (lane == 0) out[column] = sum;
+}
+
 extern "C" __global__ void phi_forward(const real* u, real* out, Size count) {
     EACH(i, count)
     out[i] = phi(u[i]);
@@ -167,9 +191,9 @@ extern "C" __global__ void own_blocks(const real* product, real* blocks, Size co
 }
 
 // The inverse: the heads' blocks on the diagonal, 0 elsewhere, and beside them G^T if width is D + heads.
-// Shapes: blocks (B, heads, m, m), G (B, heads, D) -> joined (B, D, width), or (B, width, D) if transposed
+// Shapes: blocks (B, heads, m, m), G (B, heads, D) -> joined (B, D, width)
 extern "C" __global__ void join_heads(const real* blocks, const real* G, real* joined, Size count, Size D, Size m,
-                                      Size width, Size transposed) {
+                                      Size width) {
     EACH(i, count)
     const Offset b = i / width / D, row = i / width % D, column = i % width, heads = D / m;
     real value = 0;
@@ -177,7 +201,7 @@ extern "C" __global__ void join_heads(const real* blocks, const real* G, real* j
         value = G[(b * heads + column - D) * D + row];
     else if (column / m == row / m)
         value = blocks[(b * D + row) * m + column % m];
-    joined[transposed ? (b * width + column) * D + row : i] = value;
+    joined[i] = value;
 }
 
 // Y = read * P, P = 1 / C. Shapes: read (rows, D + heads) with C in its last columns; y (rows, D); P (rows, heads)
@@ -221,18 +245,28 @@ extern "C" __global__ void write_backward(const real* dphi, const real* dv, cons
     dkv[row * 2 * D + D + d] = dv[i] * live;
 }
 
-// The optimiser works on all parameters in one launch: a block of threads for each row of a table of six integers,
-// addresses of a piece of the parameter, of its gradient, m and v, how many numbers, and whether weight decay acts.
+// Three kernels work on many arrays in one launch: a block of threads for each row of a table of integers. A row has the
+// addresses of a piece of some arrays, how many numbers the piece has, and a mark.
 
+// total += addend. A row of the table: total, addend, length, a mark that is not read.
+extern "C" __global__ void add_all(const int64* table) {
+    const int64* piece = table + 4 * (int64)blockIdx.x;
+    real* total = (real*)piece[0];
+    const real* addend = (const real*)piece[1];
+    for (int64 i = threadIdx.x; i < piece[2]; i += blockDim.x) total[i] += addend[i];
+}
+
+// A row of the table: gradient, length, a mark that is not read.
 extern "C" __global__ void sum_of_squares(const int64* table, real* partials) {
-    const int64* piece = table + 6 * (int64)blockIdx.x;
-    const real* g = (const real*)piece[1];
+    const int64* piece = table + 3 * (int64)blockIdx.x;
+    const real* g = (const real*)piece[0];
     real sum = 0;
-    for (int64 i = threadIdx.x; i < piece[4]; i += blockDim.x) sum += g[i] * g[i];
+    for (int64 i = threadIdx.x; i < piece[1]; i += blockDim.x) sum += g[i] * g[i];
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) partials[((int64)blockIdx.x * blockDim.x + threadIdx.x) / 32] = sum;
 }
 
+// A row of the table: parameter, gradient, m, v, length, whether weight decay acts.
 extern "C" __global__ void adamw(const int64* table, const real* norm, double clip_norm, double beta1, double beta2,
                                  double eps, double correct1, double correct2, double lr, double weight_decay) {
     const int64* piece = table + 6 * (int64)blockIdx.x;

@@ -11,19 +11,21 @@ import numpy
 
 from .. import backend
 from ..attention import SMALLEST
-from ..layers import EPS, GELU_CUBIC, GELU_SLOPE
+from ..layers import EPS, GELU_CUBIC, GELU_SLOPE, flatten_rows
+from .products import product
 
 THREADS = 256  # in a block, 8 warps
 NORM_WARPS = 1024  # how many partial sums of dgain and dbias: a fixed number, so that the order of sums is one too
 # Numbers of an array up to which its indices fit into 32 bits: k and v may be views of rows three times as wide.
 SMALL = 2**29
-PIECE = 16384  # numbers of a parameter that one block of threads updates
+PIECE = 4096  # numbers of an array that one block of threads works on
+PARTS = 1024  # how many partial sums of a column: a fixed number, so that the order of sums is one too
 
 
 def launch(name: str, dtype, threads: int, *arguments, width: int = 1) -> None:
     """Run a kernel of kernels.cu on at least that many threads. Arrays are C-contiguous; ints are 64-bit."""
     if threads:
-        kernel = _compiled(name, numpy.dtype(dtype).name, width, index_type(threads, arguments))
+        kernel = _compiled(name, dtype, width, index_type(threads, arguments))
         kernel((-(-threads // THREADS),), (THREADS,), arguments)
 
 
@@ -35,7 +37,7 @@ def index_type(threads: int, arguments: tuple) -> str:
 
 @cache
 def _compiled(name, dtype, width, index):
-    return module(dtype, width, index).get_function(name)
+    return module(numpy.dtype(dtype).name, width, index).get_function(name)
 
 
 @cache
@@ -58,6 +60,33 @@ def address(array) -> int:
 def _contiguous(*arrays):
     """The arrays themselves, or copies of those that are not C-contiguous."""
     return [backend.xp.ascontiguousarray(array) for array in arrays]
+
+
+def linear_forward(x, w, b):
+    """`layers.linear_forward`."""
+    out = product(flatten_rows(x), w)
+    launch("add_bias", out.dtype, out.size, out, b, out.size, b.size)
+    return out.reshape(x.shape[:-1] + w.shape[1:]), {"x": x, "w": w}
+
+
+def linear_backward(dout, cache):
+    """`layers.linear_backward`."""
+    x, w, dout = cache["x"], cache["w"], flatten_rows(dout)
+    dx, dw = product(dout, w.T), product(flatten_rows(x).T, dout)
+    return dx.reshape(x.shape), dw, sum_rows(dout)
+
+
+def sum_rows(x):
+    """`layers.sum_rows`. With many rows a thread adds some rows of a column first."""
+    (x,) = _contiguous(flatten_rows(x))
+    rows, width = x.shape
+    if rows > PARTS:
+        partials = backend.xp.empty((PARTS, width), dtype=x.dtype)
+        launch("sum_some", x.dtype, partials.size, x, partials, rows, width, PARTS)
+        x = partials
+    out = backend.xp.empty(width, dtype=x.dtype)
+    launch("sum_rest", x.dtype, 32 * width, x, out, len(x), width)
+    return out
 
 
 def phi_forward(u):
@@ -111,7 +140,7 @@ def layer_norm_backward(dout, cache):
     dx, partials = xp.empty_like(dout), xp.empty((warps, 2 * width), dtype=dout.dtype)
     arguments = dout, xhat, rstd, cache["gain"], dx, partials, rows, warps
     launch("layer_norm_backward", dout.dtype, 32 * warps, *arguments, width=width)
-    sums = partials.sum(axis=0)
+    sums = sum_rows(partials)
     return dx, sums[:width], sums[width:]
 
 
@@ -132,9 +161,9 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
     arguments = *optional, phi_k_unmasked, phi_k_plus_r, live_v, k.size, length, width, k_row, v_row
     launch("write_forward", k.dtype, k.size, k, v, *arguments, int(phi_r is not None), int(mask is not None))
 
-    product = phi_k_plus_r.swapaxes(1, 2) @ live_v  # (B, D, D): every head with every head
+    every_head = product(phi_k_plus_r.swapaxes(1, 2), live_v)  # (B, D, D): every head with every head
     H = xp.empty((batch, num_heads, width // num_heads, width // num_heads), dtype=k.dtype)
-    _own_blocks(product, H, num_heads / width)  # 1/m
+    _own_blocks(every_head, H, num_heads / width)  # 1/m
     cache |= {
         "phi_k_unmasked": phi_k_unmasked,
         "v": live_v,
@@ -143,13 +172,13 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
         "feedback": use_feedback,
     }
     if not use_feedback:
-        y = phi_q @ _join_heads(H)
+        y = product(phi_q, _join_heads(H))
         return y, cache | {"y": y}
     total = xp.empty((batch, 1, width), dtype=k.dtype)
     G = xp.empty((batch, num_heads, width), dtype=k.dtype)
     arguments = total, G, total.size, length, width, num_heads, float(alpha), SMALLEST, int(mask is not None)
     launch("response", k.dtype, 32 * total.size, phi_k_unmasked, phi_k_unmasked if mask is None else mask, *arguments)
-    read = phi_q @ _join_heads(H, G)  # (B, Nq, D + h)
+    read = product(phi_q, _join_heads(H, G))  # (B, Nq, D + h)
     y, P = xp.empty_like(phi_q), xp.empty(phi_q.shape[:2] + (num_heads,), dtype=k.dtype)
     launch("read_forward", k.dtype, y.size, read, y, P, y.size, width, num_heads, SMALLEST)
     return y, cache | {"y": y, "total": total, "G": G, "P": P}
@@ -168,11 +197,12 @@ def astromorphic_attention_backward(dy, cache):
         dread = xp.empty(dy.shape[:2] + (width + num_heads,), dtype=dy.dtype)  # dC beside it
         rows = dy.size // width
         launch("read_backward", dy.dtype, 32 * rows * num_heads, dy, y, P, dread, rows, width, num_heads)
-    dphi_q = dread @ _join_heads(H, G, transposed=True)
-    product = phi_q.swapaxes(1, 2) @ dread  # dH, and dG^T beside it
+    dphi_q = product(dread, _join_heads(H, G).swapaxes(1, 2))
+    every_head = product(phi_q.swapaxes(1, 2), dread)  # dH, and dG^T beside it
     dH = xp.empty_like(H)
-    _own_blocks(product, dH, num_heads / width)
-    dphi_k, dv = v @ _join_heads(dH, transposed=True), phi_k_plus_r @ _join_heads(dH)
+    _own_blocks(every_head, dH, num_heads / width)
+    joined = _join_heads(dH)
+    dphi_k, dv = product(v, joined.swapaxes(1, 2)), product(phi_k_plus_r, joined)
     dphi_r = dphi_k.sum(axis=0) if cache["astro"] else None
 
     dkv = xp.empty((batch, length, 2 * width), dtype=dy.dtype)
@@ -181,7 +211,7 @@ def astromorphic_attention_backward(dy, cache):
         dv,
         phi_k_unmasked,
         v if mask is None else xp.ascontiguousarray(mask),
-        product,
+        every_head,
         total,
         dkv,
         v.size,
@@ -204,20 +234,25 @@ def _own_blocks(product, blocks, scale):
     launch("own_blocks", blocks.dtype, blocks.size, *arguments)
 
 
-def _join_heads(blocks, G=None, transposed=False):
+def _join_heads(blocks, G=None):
     batch, num_heads, m, _ = blocks.shape
     width = num_heads * m
     columns = width if G is None else width + num_heads
-    shape = (batch, columns, width) if transposed else (batch, width, columns)
-    joined = backend.xp.empty(shape, dtype=blocks.dtype)
-    arguments = blocks, blocks if G is None else G, joined, joined.size, width, m, columns, int(transposed)
+    joined = backend.xp.empty((batch, width, columns), dtype=blocks.dtype)
+    arguments = blocks, blocks if G is None else G, joined, joined.size, width, m, columns
     launch("join_heads", joined.dtype, joined.size, *arguments)
     return joined
 
 
+def add_all(pairs: list) -> None:
+    """`replay.add_all`, in one launch."""
+    table = _table(pairs)
+    launch("add_all", pairs[0][0].dtype, len(table) * THREADS, backend.to_device(table))
+
+
 def global_norm(grads: dict):
     """`optim.global_norm`."""
-    table = _table(grads, grads, grads, grads)
+    table = _table([(gradient,) for gradient in grads.values()])
     dtype = next(iter(grads.values())).dtype
     partials = backend.xp.empty(len(table) * (THREADS // 32), dtype=dtype)
     launch("sum_of_squares", dtype, len(table) * THREADS, backend.to_device(table), partials)
@@ -226,17 +261,26 @@ def global_norm(grads: dict):
 
 def adamw_update(params: dict, grads: dict, state: dict, norm, *scalars: float) -> None:
     """The loop of `optim.adamw_step` in one launch; scalars: those of the kernel `adamw`, in its order."""
-    table = _table(params, grads, state["m"], state["v"])
+    groups = [(p, grads[name], state["m"][name], state["v"][name]) for name, p in params.items()]
+    table = _table(groups, [name.endswith(".weight") for name in params])
     launch("adamw", norm.dtype, len(table) * THREADS, backend.to_device(table), norm, *map(float, scalars))
 
 
-def _table(params, grads, m, v):
-    """The table that sum_of_squares and adamw read, on the host. Shapes: -> (pieces, 6) int64."""
-    rows = []
-    for name, p in params.items():
-        arrays = p, grads[name], m[name], v[name]
-        assert all(array.flags.c_contiguous and array.dtype == p.dtype for array in arrays), name
-        for start in range(0, p.size, PIECE):
-            addresses = [address(array) + start * p.itemsize for array in arrays]
-            rows.append([*addresses, min(PIECE, p.size - start), name.endswith(".weight")])
-    return numpy.array(rows, dtype=numpy.int64)
+def _table(groups: list, marks: list | None = None):
+    """What a kernel reads that works on many arrays at once, on the host: a row for each piece of a group of arrays.
+
+    groups: tuples of arrays of one size; marks: a number for each of them
+    Shapes: -> (pieces, arrays of a group + 2) int64: where the piece begins in each of them, how long it is, the mark
+    """
+    first = groups[0][0]
+    for group in groups:
+        assert all(a.flags.c_contiguous and a.dtype == first.dtype and a.size == group[0].size for a in group)
+    sizes = numpy.array([group[0].size for group in groups])
+    starts = numpy.array([[address(array) for array in group] for group in groups])
+    pieces = -(-sizes // PIECE)
+    group = numpy.repeat(numpy.arange(len(groups)), pieces)  # of each piece
+    before = PIECE * (numpy.arange(len(group)) - numpy.repeat(numpy.cumsum(pieces) - pieces, pieces))
+    lengths = numpy.minimum(PIECE, sizes[group] - before)
+    marked = numpy.asarray(marks or [0] * len(groups))[group]
+    columns = starts[group] + (before * first.itemsize)[:, None], lengths, marked
+    return numpy.column_stack(columns).astype(numpy.int64)

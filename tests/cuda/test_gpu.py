@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from helpers.all_pairs import PAIRS
 from helpers.checks import CONFIGS, check_close, leaves, ragged_batch, random_params, run_pair
+from helpers.views import VIEW_SHAPES, VIEWS
 
 import rmaat_np as rn
 from rmaat_np import backend, dropout
-from rmaat_np.cuda import kernels
+from rmaat_np.cuda import kernels, products
 from rmaat_np.optim import adamw_init, adamw_step
 from rmaat_np.system.machine import PeakMemory
 
@@ -37,7 +38,7 @@ def test_every_pair_agrees_with_numpy(name, dtype, bound, fused, monkeypatch):
 
 
 def step_on(name, cfg, dtype, method, fused=True):
-    """Loss, logits, norm, gradients, and parameters after a step of AdamW, as host arrays, from the same parameters."""
+    """Loss, logits, norm and gradients, and the parameters after a step of AdamW, as host arrays."""
     backend.use("numpy")
     params, (tokens, labels) = random_params(cfg, dtype), ragged_batch(cfg)
     backend.use(name)
@@ -46,15 +47,21 @@ def step_on(name, cfg, dtype, method, fused=True):
     loss, grads, _ = rn.loss_and_grads(params, cfg, tokens, labels, method, seed=1, step=2)
     logits = rn.predict(params, cfg, tokens)
     norm = adamw_step(params, grads, adamw_init(params), 0, 1e-3, clip_norm=0.1)
-    return [backend.to_host(array) for array in (loss, logits, norm, *(grads[k] for k in params), *params.values())]
+    found = [backend.to_host(array) for array in (loss, logits, norm, *(grads[name] for name in params))]
+    return found, [backend.to_host(array) for array in params.values()]
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_model_agrees_with_numpy(name, dtype, bound, fused):
-    expected = step_on("numpy", CONFIGS[name], dtype, "amrb")
-    check_close(step_on("cupy", CONFIGS[name], dtype, "amrb", fused), expected, bound)
+    """AdamW's first step is nearly the sign of the gradient. So in float32 a gradient of rounding errors alone moves a
+    parameter by up to the learning rate, and only in float64 are the parameters compared."""
+    expected, their_params = step_on("numpy", CONFIGS[name], dtype, "amrb")
+    found, params = step_on("cupy", CONFIGS[name], dtype, "amrb", fused)
+    check_close(found, expected, bound)
+    if dtype == "float64":
+        check_close(params, their_params, bound)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -66,12 +73,15 @@ def test_amrb_equals_bptt_on_the_device_and_a_run_repeats(name):
         np.testing.assert_array_equal(a, c)
 
 
-def test_adamw_in_many_pieces(monkeypatch):
-    """More numbers than a block of threads updates at once, over several steps."""
+@pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
+def test_adamw_in_many_pieces(dtype, bound, monkeypatch):
+    """More numbers than a block of threads updates at once, over several steps, from the same gradients."""
     monkeypatch.setattr(kernels, "PIECE", 1000)
     rng = np.random.default_rng(0)
     shapes = {"a.weight": (300, 41), "a.bias": (7,), "embed": (300, 2)}
-    start, *all_grads = ({name: rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(4))
+    start, *all_grads = (
+        {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()} for _ in range(4)
+    )
     results = []
     for name in ("numpy", "cupy"):
         backend.use(name)
@@ -80,7 +90,26 @@ def test_adamw_in_many_pieces(monkeypatch):
         for number, grads in enumerate(all_grads):
             adamw_step(params, {key: backend.to_device(g) for key, g in grads.items()}, state, number, 0.01)
         results.append([backend.to_host(x) for x in [*params.values(), *leaves(state)]])
-    check_close(results[1], results[0], 1e-10)
+    check_close(results[1], results[0], bound)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
+@pytest.mark.parametrize("rows", [1, 5, 3000])
+def test_sums_over_many_rows(rows, dtype, bound):
+    x = np.random.default_rng(0).standard_normal((rows, 37)).astype(dtype)
+    backend.use("cupy")
+    check_close([backend.to_host(kernels.sum_rows(backend.to_device(x)))], [x.sum(axis=0, dtype="float64")], bound)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
+@pytest.mark.parametrize("name", VIEWS)
+def test_products_of_views(name, dtype, bound):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in VIEW_SHAPES)
+    expected = np.matmul(*VIEWS[name](a, b))
+    backend.use("cupy")
+    got = products.product(*VIEWS[name](backend.to_device(a), backend.to_device(b)))
+    check_close([backend.to_host(got)], [expected], bound)
 
 
 def test_dropout_masks_are_those_of_numpy():
@@ -117,13 +146,15 @@ def test_memory_of_amrb_hardly_grows_with_the_segments():
 TF32 = """
 import numpy as np
 from rmaat_np import backend
+from rmaat_np.cuda.products import product
 xp = backend.use("cupy")
 if {tf32}:
     backend.allow_tf32()
 a, b = np.random.default_rng(0).standard_normal((2, 4, 256, 256))
 for x, y in ((a, b), (a[0], b[0])):
-    got = backend.to_host(xp.asarray(x, dtype="float32") @ xp.asarray(y, dtype="float32"))
-    print(np.abs(got - x @ y).max())
+    on_device = xp.asarray(x, dtype="float32"), xp.asarray(y, dtype="float32")
+    for multiply in (product, xp.matmul):
+        print(np.abs(backend.to_host(multiply(*on_device)) - x @ y).max())
 """
 
 

@@ -11,10 +11,11 @@ import pytest
 from helpers import attention_pairs, cuda_emulator, strict_device
 from helpers.all_pairs import PAIRS
 from helpers.checks import CONFIGS, KEY, check_close, leaves, ragged_batch, random_params, run_pair
+from helpers.views import VIEW_SHAPES, VIEWS
 
 import rmaat_np as rn
 from rmaat_np import attention, backend, layers, optim
-from rmaat_np.cuda import kernels
+from rmaat_np.cuda import kernels, products
 
 needs_compiler = pytest.mark.skipif(cuda_emulator.COMPILER is None, reason="no C++ compiler")
 BOUNDS = {"float64": 1e-11, "float32": 2e-5}
@@ -25,6 +26,7 @@ def emulated(monkeypatch):
     """Fused kernels on the C++ compiler; from then on arrays are the strict stand-in's."""
     monkeypatch.setattr(kernels, "launch", cuda_emulator.launch)
     monkeypatch.setattr(kernels, "address", cuda_emulator.address)
+    monkeypatch.setattr(products, "gemm", cuda_emulator.gemm)
     monkeypatch.setattr(kernels, "THREADS", 64)  # two warps to a block are enough to mix them up, and faster
 
     def switch(module=strict_device.module):
@@ -46,6 +48,33 @@ def test_fused_pairs_equal_the_plain_ones(name, dtype, small, emulated, monkeypa
     emulated()
     got, _ = run_pair(PAIRS[name], dtype, douts)
     check_close(got, expected, BOUNDS[dtype])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("rows", [0, 1, 33, 300])
+def test_sums_over_many_rows(rows, dtype, emulated, monkeypatch):
+    monkeypatch.setattr(kernels, "PARTS", 40)
+    x = np.random.default_rng(0).standard_normal((rows, 5)).astype(dtype)
+    emulated()
+    check_close([backend.to_host(kernels.sum_rows(backend.to_device(x)))], [x.sum(axis=0)], BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", VIEWS)
+def test_products_of_views(name, dtype, emulated):
+    rng = np.random.default_rng(0)
+    a, b = VIEWS[name](*(rng.standard_normal(shape).astype(dtype) for shape in VIEW_SHAPES))
+    expected = a @ b
+    emulated(np)
+    np.testing.assert_allclose(products.product(a, b), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_only_what_cublas_cannot_read_is_copied():
+    x = np.zeros((4, 6, 8))
+    for view in (x, x[0], x[:, :, 2:5], x[0][:, 2:5], x.swapaxes(1, 2), x[0].T, x[0, :1], x[0, :, :1].T):
+        assert np.shares_memory(products._factor(view).array, x)
+    assert not np.shares_memory(products._factor(x[:, :, ::2]).array, x)
 
 
 MIXED = ["layer norm", "gelu", "phi", "relative features", "wide attention"]
