@@ -59,9 +59,9 @@ class Conditions:
 
 
 def configuration(name: str) -> tuple[int, Config]:
-    """Batch size and Config of one of CONFIGS, of one long sequence, "long:TOKENS", or of LRA's own: "preset:ROWS".
+    """Batch size and Config of one of CONFIGS, "NAME:ROWS" for another batch size, or "long:TOKENS", one sequence.
 
-    The last one is the preset lra of ListOps without its dropout, which PyTorch's model has not.
+    "preset:ROWS" is LRA's own size: the preset lra of ListOps, without its dropout, which PyTorch's model has not.
     """
     if name.startswith("preset:"):
         fields = resolve("listops", "lra", "rmaat", {"dropout": 0.0}).fields
@@ -70,8 +70,9 @@ def configuration(name: str) -> tuple[int, Config]:
         segments = int(name.removeprefix("long:")) // _LONG_SEGMENT
         shape = {"segment_length": _LONG_SEGMENT, "num_segments": segments, "num_heads": 2, "segment_embedding": False}
         return 1, Config(**SIZES | shape)
+    name, _, rows = name.partition(":")
     batch, shape = CONFIGS[name]
-    return batch, Config(**SIZES | shape)
+    return int(rows or batch), Config(**SIZES | shape)
 
 
 def is_torch(contender: str) -> bool:
@@ -119,7 +120,7 @@ def _torch_step(params, cfg, tokens, labels, contender, conditions):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         optimiser.step()
-        return float(loss)
+        return loss.item()
 
     return step
 

@@ -14,7 +14,7 @@ from rmaat_np.errors import InputError
 
 TRAINING = ("--task", "recall", "--workers", "1", "--steps", "4", "--batch-size", "8", "--set", "eval_every=2")
 LITTLE = Effort(300, ("long:512", "long:1024"), 2048, TRAINING, ("-m", "gpu", "--collect-only"), steps=1)
-SECTIONS = ["device", "kernels", "bits", "numpy", "tests", "speed", "queue", "long", "training", "compiled"]
+SECTIONS = ["device", "kernels", "bits", "numpy", "tests", "speed", "queue", "long", "training", "compiled", "tf32"]
 
 
 def fake_process(work, contender, config, conditions, limit):
@@ -37,7 +37,7 @@ def test_it_is_complete_on_a_cpu(tmp_path, no_card):
     assert all(row["tokens_per_second"] > 0 for row in [*found["speed"], found["long"]])
     assert found["training"]["steps"] == 4 and 0 <= found["training"]["test_accuracy"] <= 1
     assert found["tests"]["exit code"] in (0, 5)  # without CuPy pytest finds none
-    assert found["compiled"] == {"not run": "PyTorch is not installed"}
+    assert found["compiled"] == {"not run": "PyTorch is not installed"} and found["tf32"] == {"not run": "no card"}
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"report.md", "report.json", "speed.png", "listops", "listops_curve.png"}
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")).keys() == found.keys()
@@ -82,6 +82,27 @@ def test_without_time_nothing_is_begun(tmp_path, no_card):
 def test_the_whole_of_it_measures_the_preset_of_width_512():
     _, cfg = measure.configuration(full_effort().configs[-1])
     assert (cfg.d_model, cfg.dropout) == (512, 0.0) and full_effort().seconds < 600
+
+
+def test_a_configuration_may_name_its_rows():
+    rows, cfg = measure.configuration("lra:256")
+    assert rows == 256 and cfg == measure.configuration("lra")[1] and measure.configuration("lra")[0] == 32
+
+
+def test_a_card_is_measured_with_tf32_too_and_without_what_it_has_not(tmp_path, monkeypatch):
+    asked = []
+
+    def process(work, contender, config, conditions, limit):
+        asked.append((contender, config, conditions.tf32))
+        return fake_process(work, contender, config, conditions, limit)
+
+    monkeypatch.setattr(checking, "_choose_backend", lambda: "")
+    monkeypatch.setattr(backend, "name", "cupy")  # what only a card can do fails, and is a line of the report
+    monkeypatch.setattr(checking, "_run", lambda *_: {"code": 0, "output": ""})
+    found = check_out(tmp_path / "out", process, torch=True)
+    assert [row["tf32"] for row in found["tf32"]] == 15 * [True] and not any(row["tf32"] for row in found["speed"])
+    assert {contender for contender, _, _ in asked} == {"amrb", "bptt", "torch", "torch-compile"}
+    assert ("amrb", "lra:256", True) in asked
 
 
 def test_a_process_that_takes_too_long_is_ended():
