@@ -21,7 +21,7 @@ from ..data.dataset import Dataset
 from ..errors import InputError
 from ..system.files import make_folder, only_process, write_text
 from . import settings
-from .compare_table import draw_table, markdown
+from .compare_table import AT, draw_table, markdown
 from .loop import Interrupted
 from .metrics import last_step
 from .run import first_params, refuse_to_overwrite
@@ -297,8 +297,9 @@ def rows_of(comparison: Comparison) -> list[dict]:
         if result is not None:
             at_a_time = before.get(job.name, {}).get("runs_at_a_time") or comparison.at_a_time
             shape = {"preset": job.settings.preset, "batch_size": job.settings.train.batch_size}
+            longer = {f"{AT}{tokens}": found["accuracy"] for tokens, found in result.get("longer", {}).items()}
             result = {name: value for name, value in result.items() if not isinstance(value, dict)}  # the table is flat
-            how = {"runs_at_a_time": at_a_time} | result | shape | {"command": comparison.command}
+            how = {"runs_at_a_time": at_a_time} | result | longer | shape | {"command": comparison.command}
             rows.append({"variant": job.variant} | how)
     return rows
 

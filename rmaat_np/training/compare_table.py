@@ -8,6 +8,7 @@ from ..system.pictures import draw_if_possible
 
 COLUMNS = ("model", "test accuracy, %", "seeds", "ms per step", "tokens/s", "peak MiB", "parameters")
 UNKNOWN = "—"  # stands for what could not be measured
+AT = "test_accuracy_at_"  # a row has the accuracy on longer test rows under this name and the number of their tokens
 
 
 def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
@@ -15,19 +16,24 @@ def by_variant(rows: list[dict]) -> dict[str, list[dict]]:
     return {name: [row for row in rows if row["variant"] == name] for name in dict.fromkeys(r["variant"] for r in rows)}
 
 
-def _accuracy_text(rows: list[dict]) -> str:
-    """Mean test accuracy in %, with the standard deviation over the seeds if there are several."""
-    accuracies = [100 * row["test_accuracy"] for row in rows]
-    return f"{mean(accuracies):.1f}" + (f" ± {stdev(accuracies):.1f}" if len(rows) > 1 else "")
+def _accuracy_text(accuracies: list[float]) -> str:
+    """Mean accuracy in %, with the standard deviation over the seeds if there are several."""
+    percent = [100 * accuracy for accuracy in accuracies]
+    return f"{mean(percent):.1f}" + (f" ± {stdev(percent):.1f}" if len(percent) > 1 else "")
 
 
 def markdown_table(rows: list[dict]) -> str:
-    """One line a variant. The best mean accuracy is bold, and with it every other that reads the same."""
+    """One line a variant. The best mean accuracy is bold, and with it every other that reads the same.
+
+    The last columns are the accuracies on longer test rows, where there are any.
+    """
     groups = by_variant(rows)
+    longer = list(dict.fromkeys(name for row in rows for name in row if name.startswith(AT)))
+    columns = [*COLUMNS, *(f"{int(name.removeprefix(AT)):,} tokens, %" for name in longer)]
     best = f"{max((100 * mean(row['test_accuracy'] for row in group) for group in groups.values()), default=0):.1f}"
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for name, group in groups.items():
-        accuracy = _accuracy_text(group)
+        accuracy = _accuracy_text([row["test_accuracy"] for row in group])
         if len(groups) > 1 and accuracy.split()[0] == best:
             accuracy = f"**{accuracy}**"
         cells = [
@@ -38,6 +44,7 @@ def markdown_table(rows: list[dict]) -> str:
             _measured(group, "tokens_per_second", lambda values: f"{mean(values):,.0f}"),
             _measured(group, "peak_memory_bytes", lambda values: f"{max(values) / 2**20:,.0f}"),
             f"{group[0]['parameters']:,}",
+            *(_measured(group, name, _accuracy_text) for name in longer),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -45,7 +52,7 @@ def markdown_table(rows: list[dict]) -> str:
 
 def _measured(rows: list[dict], name: str, text: Callable[[list], str]) -> str:
     """The text of what was measured in some of the rows, or that nothing was."""
-    values = [row[name] for row in rows if row[name] is not None]
+    values = [row[name] for row in rows if row.get(name) is not None]
     return text(values) if values else UNKNOWN
 
 
