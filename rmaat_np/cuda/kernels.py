@@ -92,7 +92,7 @@ def sum_rows(x):
 def phi_forward(u):
     """`attention.phi_forward`."""
     (u,) = _contiguous(u)
-    out = backend.xp.empty_like(u)
+    out = backend.xp.empty(u.shape, u.dtype)
     launch("phi_forward", u.dtype, u.size, u, out, u.size)
     return out, {"phi": out}
 
@@ -100,7 +100,7 @@ def phi_forward(u):
 def phi_backward(dphi, cache):
     """`attention.phi_backward`."""
     dphi, phi = _contiguous(dphi, cache["phi"])
-    du = backend.xp.empty_like(dphi)
+    du = backend.xp.empty(dphi.shape, dphi.dtype)
     launch("phi_backward", du.dtype, du.size, dphi, phi, du, du.size)
     return du
 
@@ -108,7 +108,7 @@ def phi_backward(dphi, cache):
 def gelu_forward(x):
     """`layers.gelu_forward`."""
     (x,) = _contiguous(x)
-    s, out = backend.xp.empty((x.size // x.shape[-1], x.shape[-1]), dtype=x.dtype), backend.xp.empty_like(x)
+    s, out = backend.xp.empty((x.size // x.shape[-1], x.shape[-1]), dtype=x.dtype), backend.xp.empty(x.shape, x.dtype)
     launch("gelu_forward", x.dtype, x.size, x, s, out, x.size, GELU_SLOPE, GELU_CUBIC)
     return out, {"x": x, "s": s}
 
@@ -116,7 +116,7 @@ def gelu_forward(x):
 def gelu_backward(dout, cache):
     """`layers.gelu_backward`."""
     dout, x, s = _contiguous(dout, cache["x"], cache["s"])
-    dx = backend.xp.empty_like(dout)
+    dx = backend.xp.empty(dout.shape, dout.dtype)
     launch("gelu_backward", dx.dtype, dx.size, dout, x, s, dx, dx.size, GELU_SLOPE, GELU_CUBIC)
     return dx
 
@@ -126,7 +126,11 @@ def layer_norm_forward(x, gain, bias):
     xp, width = backend.xp, x.shape[-1]
     (x,) = _contiguous(x)
     rows = x.size // width
-    xhat, rstd, out = xp.empty((rows, width), dtype=x.dtype), xp.empty((rows, 1), dtype=x.dtype), xp.empty_like(x)
+    xhat, rstd, out = (
+        xp.empty((rows, width), dtype=x.dtype),
+        xp.empty((rows, 1), dtype=x.dtype),
+        xp.empty(x.shape, x.dtype),
+    )
     launch("layer_norm_forward", x.dtype, 32 * rows, x, gain, bias, xhat, rstd, out, rows, EPS, width=width)
     return out, {"xhat": xhat, "rstd": rstd, "gain": gain}
 
@@ -137,7 +141,7 @@ def layer_norm_backward(dout, cache):
     dout, xhat, rstd = _contiguous(dout, cache["xhat"], cache["rstd"])
     rows, width = xhat.shape
     warps = min(rows, NORM_WARPS)
-    dx, partials = xp.empty_like(dout), xp.empty((warps, 2 * width), dtype=dout.dtype)
+    dx, partials = xp.empty(dout.shape, dout.dtype), xp.empty((warps, 2 * width), dtype=dout.dtype)
     arguments = dout, xhat, rstd, cache["gain"], dx, partials, rows, warps
     launch("layer_norm_backward", dout.dtype, 32 * warps, *arguments, width=width)
     sums = sum_rows(partials)
@@ -156,7 +160,7 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
     phi_q, _ = phi_forward(q)
     cache = {"phi_q": phi_q, "mask": mask, "astro": phi_r is not None, "alpha": alpha, "num_heads": num_heads}
     (k, k_row), (v, v_row) = _evenly_spaced(k), _evenly_spaced(v)
-    phi_k_unmasked, phi_k_plus_r, live_v = (xp.empty(k.shape, dtype=k.dtype) for _ in range(3))
+    phi_k_unmasked, phi_k_plus_r, live_v = (xp.empty(k.shape, k.dtype) for _ in range(3))
     optional = (k if x is None else xp.ascontiguousarray(x) for x in (phi_r, mask))  # what is None is not read
     arguments = *optional, phi_k_unmasked, phi_k_plus_r, live_v, k.size, length, width, k_row, v_row
     launch("write_forward", k.dtype, k.size, k, v, *arguments, int(phi_r is not None), int(mask is not None))
@@ -179,7 +183,7 @@ def astromorphic_attention_forward(q, k, v, phi_r, mask, num_heads, *, alpha=1.0
     arguments = total, G, total.size, length, width, num_heads, float(alpha), SMALLEST, int(mask is not None)
     launch("response", k.dtype, 32 * total.size, phi_k_unmasked, phi_k_unmasked if mask is None else mask, *arguments)
     read = product(phi_q, _join_heads(H, G))  # (B, Nq, D + h)
-    y, P = xp.empty_like(phi_q), xp.empty(phi_q.shape[:2] + (num_heads,), dtype=k.dtype)
+    y, P = xp.empty(phi_q.shape, phi_q.dtype), xp.empty(phi_q.shape[:2] + (num_heads,), dtype=k.dtype)
     launch("read_forward", k.dtype, y.size, read, y, P, y.size, width, num_heads, SMALLEST)
     return y, cache | {"y": y, "total": total, "G": G, "P": P}
 
@@ -199,7 +203,7 @@ def astromorphic_attention_backward(dy, cache):
         launch("read_backward", dy.dtype, 32 * rows * num_heads, dy, y, P, dread, rows, width, num_heads)
     dphi_q = product(dread, _join_heads(H, G).swapaxes(1, 2))
     every_head = product(phi_q.swapaxes(1, 2), dread)  # dH, and dG^T beside it
-    dH = xp.empty_like(H)
+    dH = xp.empty(H.shape, H.dtype)
     _own_blocks(every_head, dH, num_heads / width)
     joined = _join_heads(dH)
     dphi_k, dv = product(v, joined.swapaxes(1, 2)), product(phi_k_plus_r, joined)
