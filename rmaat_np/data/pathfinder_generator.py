@@ -31,6 +31,7 @@ PADDLE, MARGIN = 2, 1  # length of a paddle, and the clearance around it
 _REACH = PADDLE + 1 + MARGIN  # from the centre of a stamp to its side; the 1 is the thickness, 0.5, rounded up
 _SEED_DISTANCE = 7
 _MARKER_RADIUS = 1.5
+_MARKER_REACH = 2  # whole pixels
 DISTRACTOR_CONTRAST, TARGET_CONTRAST = 2.0, 2.0 * 0.75
 PADDLE_TRIES, SNAKE_TRIES = 3, 5  # end points tried for a paddle, starts tried for a distractor
 _ATTEMPTS = 32  # pairs of targets that grow side by side (most fail); the first that succeeds is taken
@@ -163,8 +164,11 @@ def _target_snakes(rng, scene):
         tail = TARGET_TAILS[first, rng.integers(0, TARGET_TAIL_COUNT[first])] - higher
         angle = np.deg2rad(rng.integers(0, 360, _ATTEMPTS))
         other_tail = np.rint(tail + _SEED_DISTANCE * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.int64)
-        tails = np.stack([tail, other_tail], axis=1)
-        paddles, masks = _grow(rng, np.tile(empty_mask(scene.height), (_ATTEMPTS, 1)), headings, tails, scene.contour_length)
+        # The second snake's disc must be in the image, too. With 32 rows it always is.
+        inside = (other_tail[:, 0] >= _MARKER_REACH) & (other_tail[:, 0] < scene.height - _MARKER_REACH)
+        tails = np.stack([tail, other_tail], axis=1)[inside]
+        masks = np.tile(empty_mask(scene.height), (len(tails), 1))
+        paddles, masks = _grow(rng, masks, headings[inside], tails, scene.contour_length)
         if len(paddles):
             # As in the original, the first snake's last paddle stays out of the mask: a distractor may cross it.
             _occupy(masks[:1], paddles[:1, 1, -1])
@@ -258,8 +262,9 @@ def _paint(canvas, paddles, contrast):
         canvas[area] = np.maximum(canvas[area], (LINE[stamp] / 255 * contrast).astype(np.float32))
 
 
+@lru_cache(maxsize=SIZE * SIZE)
 def _disc(y, x):
-    """A marker with its centre on pixel (y, x): (32, 32), values 0..1."""
+    """A marker with its centre on pixel (y, x): (32, 32), values 0..1; kept, because few pixels can be a centre."""
     grid = np.arange(SIZE * SCALE)
     inside = (grid[:, None] - y * SCALE) ** 2 + (grid - x * SCALE) ** 2 <= (_MARKER_RADIUS * SCALE) ** 2
     return _resample(inside * 255.0, _DISC_WEIGHTS) / 255

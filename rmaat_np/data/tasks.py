@@ -20,6 +20,7 @@ class Task:
     load(options, data_dir, cache_dir): its Dataset; options: the preset's data table; cache_dir may be None
     found(options, data_dir): the files or the folder that load would read; empty for data that are drawn
     options: the name of every option, with its type; numbers are 1 or more, but for those in LEAST
+    optional: those of them that a preset may leave out, and that can be set nevertheless
     expected: the files that a user must provide, as a tree; empty if there are none
     rows: at least so many have train, val and test of the whole data set; None if there is none to read
     classes: what each label means, in words; empty where the label is itself the answer, a digit
@@ -32,6 +33,7 @@ class Task:
     expected: str = ""
     rows: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
@@ -177,6 +179,7 @@ TASKS = {
         pathfinder.EXPECTED,
         rows=(160_000, 19_999, 19_999),  # of the 200,000 easy images, one is empty in the release
         classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
+        optional=SCENE,
     ),
     "own": Task(
         lambda options, data_dir, cache_dir: own_files.load(data_dir, options, cache_dir),
