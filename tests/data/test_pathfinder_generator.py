@@ -195,7 +195,7 @@ def test_dataset_is_drawn_once_and_split_80_10_10(tmp_path, monkeypatch):
     np.testing.assert_array_equal(data.test.labels, labels[18:])
     assert [len(line) for line in data.decode(tokens[0]).splitlines()] == [32] * 32
 
-    monkeypatch.setattr(generator, "generate", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(generator, "generate", lambda *_, **__: pytest.fail("drawn again"))
     again = generator.generate_dataset(tmp_path, difficulty="easy", count=20, seed=1)
     np.testing.assert_array_equal(again.train.tokens, data.train.tokens)
     for other in ({"seed": 2}, {"count": 30}, {"difficulty": "hard"}, {"height": 16}, {"distractors": 9}):
