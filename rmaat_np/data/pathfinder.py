@@ -97,7 +97,7 @@ def _list_images(folder: Path) -> list[Path]:
 def divide(split: Split, order: np.ndarray) -> list[Split]:
     """Cut rows, in the given order, into 80 % train, 10 % val, 10 % test; within a split they keep the file order."""
     tenth = len(split) // 10
-    tokens = split.tokens.reshape(len(split), LENGTH)
+    tokens = split.tokens.reshape(len(split), -1)
     parts = map(np.sort, np.split(order, [len(split) - 2 * tenth, len(split) - tenth]))
     return [Split(tokens[rows].ravel(), split.offsets[: len(rows) + 1], split.labels[rows]) for rows in parts]
 

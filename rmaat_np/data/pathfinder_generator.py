@@ -4,8 +4,13 @@ Two target snakes of short paddles grow from seeds near each other. They turn at
 Short distractor snakes follow where room is left. A disc marks one end of each target. The label is 1 when both discs
 are on the same snake. Rules: Linsley et al. 2018 (arXiv:1805.08315), as in their generator (drewlinsley/pathfinder,
 2019). Its quirks are kept, because they shape the statistics. Parameters: LRA's Pathfinder32.
+
+For a curriculum, an image may have fewer rows, of 32 pixels as ever (decided). Its tokens are then the beginning of a
+whole image's, so that one model reads both. Snakes may be of any length that fits, and distractors may be left out.
 """
 
+from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +19,19 @@ from ..errors import InputError, check_integer
 from ..system.terminal import progress_bar
 from .dataset import Dataset, Split
 from .pathfinder import divide
-from .pixels import LENGTH, SIZE, VOCAB_SIZE, decode
+from .pixels import SIZE, VOCAB_SIZE, decode
 from .stored import AnyPath, stored_split
 
 _CONTOUR_LENGTH = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles of a target snake
+LONGEST = {8: 5, 16: 10, 24: 14, 32: 18}  # image rows -> paddles for which a pair of targets is soon found
+_DISTRACTOR_PADDLES = 20  # of all distractors together, before those that find no room
 SCALE = 2  # lines and discs are drawn this many times larger, then resampled
 _PADDING = 1  # pixels along each side that no snake enters
 PADDLE, MARGIN = 2, 1  # length of a paddle, and the clearance around it
 _REACH = PADDLE + 1 + MARGIN  # from the centre of a stamp to its side; the 1 is the thickness, 0.5, rounded up
 _SEED_DISTANCE = 7
 _MARKER_RADIUS = 1.5
+_MARKER_REACH = 2  # whole pixels
 DISTRACTOR_CONTRAST, TARGET_CONTRAST = 2.0, 2.0 * 0.75
 PADDLE_TRIES, SNAKE_TRIES = 3, 5  # end points tried for a paddle, starts tried for a distractor
 _ATTEMPTS = 32  # pairs of targets that grow side by side (most fail); the first that succeeds is taken
@@ -35,96 +43,151 @@ TOUCHING = 459  # 1.8 * 255: two masks whose sum reaches this are too close
 _FREE = 76  # 0.3 * 255: up to this a pixel is free enough to start on
 
 
-def generate_dataset(cache_dir: AnyPath, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0) -> Dataset:
-    """Drawn Pathfinder images, split 80/10/10. They are drawn once and kept in cache_dir for the next run.
+@dataclass(frozen=True)
+class Scene:
+    """What an image shows: its height in rows, the paddles of a target, and how many distractors are tried.
 
-    count: images of all splits together. LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
-    Raises: InputError for an unknown difficulty, a count below 10, or a negative seed.
+    A distractor has a third of a target's paddles, and at least one.
+    Raises: InputError naming what does not fit into an image of that height.
     """
-    count = check_integer("count", count, 10)  # fewer leave a split of 80/10/10 empty
 
-    def draw() -> Split:
-        tokens, labels = generate(count, difficulty, seed)
-        return Split(tokens.ravel(), np.arange(count + 1, dtype=np.int64) * LENGTH, labels)
+    contour_length: int = _CONTOUR_LENGTH["hard"]
+    height: int = SIZE
+    distractors: int = _DISTRACTOR_PADDLES // (_CONTOUR_LENGTH["hard"] // 3)
 
-    split = stored_split([], Path(cache_dir), f"pathfinder-drawn-{difficulty}-{count}-{seed}-1", draw)
-    # The images are independent draws already: the order needs no shuffling.
-    train, val, test = divide(split, np.arange(count))
-    return Dataset("pathfinder", VOCAB_SIZE, 2, LENGTH, train, val, test, decode, as_text=False)
+    def __post_init__(self):
+        if self.height not in LONGEST:
+            heights = ", ".join(map(str, LONGEST))
+            raise InputError(f"height is {self.height!r}, but an image has {heights} rows")
+        check_integer("distractors", self.distractors, 0)
+        if not 2 <= check_integer("contour_length", self.contour_length, 1) <= LONGEST[self.height]:
+            raise InputError(
+                f"contour_length is {self.contour_length}, but snakes of 2 to {LONGEST[self.height]} paddles fit into "
+                f"{self.height} rows"
+            )
+
+    @property
+    def distractor_length(self) -> int:
+        """Paddles of a distractor."""
+        return max(1, self.contour_length // 3)
 
 
-def generate(
-    count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw images; image i depends on (seed, difficulty, i) alone, whatever the count.
+def plan_scene(
+    difficulty: str = "hard", contour_length: int | None = None, height: int = SIZE, distractors: int | None = None
+) -> Scene:
+    """LRA's scene of a difficulty, with other values for what is given.
 
-    progress: show a bar (only where stderr is a terminal)
-    Shapes: -> tokens (count, 1024) uint16, grey value + 1, 1..256; labels (count,) int64, 0 or 1
-    Raises: InputError for an unknown difficulty, a count below 1, or a negative seed.
-    Source: arXiv:1805.08315; LRA, arXiv:2011.04006
+    distractors: by default LRA's, in proportion to the height
+    Raises: InputError for an unknown difficulty, or for what does not fit into the image.
     """
     if difficulty not in _CONTOUR_LENGTH:
         raise InputError(f"difficulty {difficulty!r} is unknown; choose {', '.join(_CONTOUR_LENGTH)}")
+    scene = Scene(_CONTOUR_LENGTH[difficulty] if contour_length is None else contour_length, height)
+    if distractors is None:
+        distractors = _DISTRACTOR_PADDLES // scene.distractor_length * height // SIZE
+    return replace(scene, distractors=distractors)
+
+
+def generate_dataset(
+    cache_dir: AnyPath, *, difficulty: str = "hard", count: int = 200_000, seed: int = 0, **changes: int
+) -> Dataset:
+    """Drawn Pathfinder images, split 80/10/10. They are drawn once and kept in cache_dir for the next run.
+
+    count: images of all splits together. LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
+    changes: contour_length, height and distractors, as for `plan_scene`
+    Raises: InputError for an unknown difficulty, a count below 10, a negative seed, or what does not fit.
+    """
+    count = check_integer("count", count, 10)  # fewer leave a split of 80/10/10 empty
+    scene = plan_scene(difficulty, **changes)
+    length = scene.height * SIZE
+
+    def draw() -> Split:
+        tokens, labels = generate(count, difficulty, seed, **changes)
+        return Split(tokens.ravel(), np.arange(count + 1, dtype=np.int64) * length, labels)
+
+    drawn = difficulty if scene == plan_scene(difficulty) else "-".join(map(str, astuple(scene)))
+    split = stored_split([], Path(cache_dir), f"pathfinder-drawn-{drawn}-{count}-{seed}-1", draw)
+    # The images are independent draws already: the order needs no shuffling.
+    train, val, test = divide(split, np.arange(count))
+    return Dataset("pathfinder", VOCAB_SIZE, 2, length, train, val, test, decode, as_text=False)
+
+
+def generate(
+    count: int, difficulty: str = "hard", seed: int = 0, progress: bool = True, **changes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw images; image i depends on (seed, scene, i) alone, whatever the count.
+
+    progress: show a bar (only where stderr is a terminal); changes: as for `plan_scene`
+    Shapes: -> tokens (count, height * 32) uint16, grey value + 1, 1..256; labels (count,) int64, 0 or 1
+    Raises: InputError for an unknown difficulty, a count below 1, a negative seed, or what does not fit.
+    Source: arXiv:1805.08315; LRA, arXiv:2011.04006
+    """
+    scene = plan_scene(difficulty, **changes)
     count, seed = check_integer("count", count, 1), check_integer("seed", seed, 0)
     numbers = range(count)
-    tokens, labels = np.empty((count, LENGTH), dtype=np.uint16), np.empty(count, dtype=np.int64)
-    for i in progress_bar(numbers, unit="image", label=f"drawing {difficulty} images") if progress else numbers:
-        rng = np.random.default_rng([seed, _CONTOUR_LENGTH[difficulty], i])
-        image, labels[i] = draw_image(rng, _CONTOUR_LENGTH[difficulty])
+    tokens, labels = np.empty((count, scene.height * SIZE), dtype=np.uint16), np.empty(count, dtype=np.int64)
+    label = f"drawing {difficulty} images" if not changes else f"drawing images of {scene.height} rows"
+    for i in progress_bar(numbers, unit="image", label=label) if progress else numbers:
+        image, labels[i] = draw_image(np.random.default_rng([seed, scene.contour_length, i]), scene)
         tokens[i] = image.ravel() + np.uint16(1)
     return tokens, labels
 
 
-def draw_image(rng: np.random.Generator, contour_length: int) -> tuple[np.ndarray, int]:
-    """One image, (32, 32) uint8 with its brightest pixel at 255, and its label, 0 or 1."""
-    targets, mask = _target_snakes(rng, contour_length)
+def draw_image(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, int]:
+    """One image, (height, 32) uint8 with its brightest pixel at 255, and its label, 0 or 1."""
+    targets, mask = _target_snakes(rng, scene)
     canvas = np.zeros((WIDTH, WIDTH))
     _paint(canvas, targets.reshape(-1, 3), TARGET_CONTRAST)
-    for _ in range(20 // (contour_length // 3)):
-        snake, mask = _distractor_snake(rng, mask, contour_length // 3)
+    for _ in range(scene.distractors):
+        snake, mask = _distractor_snake(rng, mask, scene)
         _paint(canvas, snake, DISTRACTOR_CONTRAST)
     image = canvas[FRAME:-FRAME, FRAME:-FRAME]
     label, start = rng.integers(0, 2, size=2)
     end = start if label else 1 - start
     image = np.maximum(image, np.maximum(_disc(*targets[start, 0, 1:]), _disc(*targets[end, -1, 1:])))
+    image = image[: scene.height]
     return np.floor(image * (255 / image.max()) + 0.5).astype(np.uint8), int(label)
 
 
 # --- growing snakes: a paddle is (stamp, y, x), see the tables below --------------------------------------------------
 
 
-def _target_snakes(rng, contour_length):
+def _target_snakes(rng, scene):
     """Two snakes; pairs are drawn until one reaches its full length.
 
     Shapes: -> paddles (2, contour_length, 3) ints; mask (WIDTH * WIDTH,) uint8
     """
+    higher = np.array([(SIZE - scene.height) // 2, 0])  # the middle of the image is that much higher
     while True:
         first = rng.integers(0, len(_SEED_HEADINGS), _ATTEMPTS)
         headings = np.stack([_SEED_HEADINGS[first], rng.integers(0, 360, _ATTEMPTS)], axis=1)
-        tail = TARGET_TAILS[first, rng.integers(0, TARGET_TAIL_COUNT[first])]
+        tail = TARGET_TAILS[first, rng.integers(0, TARGET_TAIL_COUNT[first])] - higher
         angle = np.deg2rad(rng.integers(0, 360, _ATTEMPTS))
         other_tail = np.rint(tail + _SEED_DISTANCE * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.int64)
-        tails = np.stack([tail, other_tail], axis=1)
-        paddles, masks = _grow(rng, np.tile(EMPTY, (_ATTEMPTS, 1)), headings, tails, contour_length)
+        # The second snake's disc must be in the image, too. With 32 rows it always is.
+        inside = (other_tail[:, 0] >= _MARKER_REACH) & (other_tail[:, 0] < scene.height - _MARKER_REACH)
+        tails = np.stack([tail, other_tail], axis=1)[inside]
+        masks = np.tile(empty_mask(scene.height), (len(tails), 1))
+        paddles, masks = _grow(rng, masks, headings[inside], tails, scene.contour_length)
         if len(paddles):
             # As in the original, the first snake's last paddle stays out of the mask: a distractor may cross it.
             _occupy(masks[:1], paddles[:1, 1, -1])
             return paddles[0], masks[0]
 
 
-def _distractor_snake(rng, mask, length):
+def _distractor_snake(rng, mask, scene):
     """One snake in the room that is left, or none when every try fails.
 
-    Shapes: mask (WIDTH * WIDTH,) uint8 -> paddles (length or 0, 3) ints; the mask with the snake in it
+    Shapes: mask (WIDTH * WIDTH,) uint8 -> paddles (distractor_length or 0, 3) ints; the mask with the snake in it
     """
-    occupied = mask > _FREE
+    occupied, window = mask > _FREE, np.flatnonzero(empty_mask(scene.height) == 0)
     for heading in rng.integers(0, 360, SNAKE_TRIES):
         if heading not in _SEED_FOOTPRINT:
             continue
-        room = _WINDOW[~occupied[_WINDOW[:, None] + _SEED_FOOTPRINT[heading]].any(axis=1)]
+        room = window[~occupied[window[:, None] + _SEED_FOOTPRINT[heading]].any(axis=1)]
         if len(room):
             tail = np.stack(np.divmod(room[rng.integers(0, len(room))], WIDTH)) - FRAME
-            paddles, masks = _grow(rng, mask[None], np.array([[heading]]), tail[None, None], length)
+            paddles, masks = _grow(rng, mask[None], np.array([[heading]]), tail[None, None], scene.distractor_length)
             if len(paddles):
                 _occupy(masks, paddles[:, 0, -1])
                 return paddles[0, 0], masks[0]
@@ -199,8 +262,9 @@ def _paint(canvas, paddles, contrast):
         canvas[area] = np.maximum(canvas[area], (LINE[stamp] / 255 * contrast).astype(np.float32))
 
 
+@lru_cache(maxsize=SIZE * SIZE)
 def _disc(y, x):
-    """A marker with its centre on pixel (y, x): (32, 32), values 0..1."""
+    """A marker with its centre on pixel (y, x): (32, 32), values 0..1; kept, because few pixels can be a centre."""
     grid = np.arange(SIZE * SCALE)
     inside = (grid[:, None] - y * SCALE) ** 2 + (grid - x * SCALE) ** 2 <= (_MARKER_RADIUS * SCALE) ** 2
     return _resample(inside * 255.0, _DISC_WEIGHTS) / 255
@@ -221,6 +285,15 @@ def _resample(image, weights):
 
 
 # --- tables of everything that depends on a direction alone -----------------------------------------------------------
+
+
+@lru_cache(maxsize=len(LONGEST))
+def empty_mask(height):
+    """The mask of an empty image of so many rows, flat and read-only; what lies below them is occupied."""
+    mask = np.full((WIDTH, WIDTH), 255, dtype=np.uint8)
+    mask[FRAME + _PADDING : FRAME + height - _PADDING, FRAME + _PADDING : -FRAME - _PADDING] = 0
+    mask.flags.writeable = False
+    return mask.ravel()
 
 
 def _steps():
@@ -274,16 +347,14 @@ def _target_tails():
     inner = np.zeros((WIDTH, WIDTH), dtype=bool)
     inner[side:-side, side:-side] = True
     tails = np.zeros((len(_SEED_FOOTPRINT), inner.sum(), 2), dtype=np.int64)
-    count = np.zeros(len(tails), dtype=np.int64)
+    count, window = np.zeros(len(tails), dtype=np.int64), np.flatnonzero(empty_mask(SIZE) == 0)
     for i, footprint in enumerate(_SEED_FOOTPRINT.values()):
-        room = _WINDOW[inner.ravel()[_WINDOW[:, None] + footprint].all(axis=1)]
+        room = window[inner.ravel()[window[:, None] + footprint].all(axis=1)]
         count[i] = len(room)
         tails[i, : len(room)] = np.stack(np.divmod(room, WIDTH), axis=1) - FRAME
     return tails, count
 
 
-EMPTY = np.pad(np.zeros((SIZE - 2 * _PADDING,) * 2, dtype=np.uint8), FRAME + _PADDING, constant_values=255).ravel()
-_WINDOW = np.flatnonzero(EMPTY == 0)  # flat positions that an empty window leaves free
 _CROSS = np.array([-WIDTH, -1, 0, 1, WIDTH])  # a disc of radius MARGIN
 SQUARE = np.add.outer(np.arange(-_REACH, _REACH + 1) * WIDTH, np.arange(-_REACH, _REACH + 1)).ravel()  # a stamp
 

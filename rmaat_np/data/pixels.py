@@ -13,9 +13,9 @@ _SHADES = np.array(list(" .:-=+*#%@"))  # dark to bright
 
 
 def decode(tokens: ArrayLike) -> str:
-    """The picture as 32 lines of 32 characters, from ' ' (black, and padding) to '@' (white)."""
+    """The picture as lines of 32 characters, one for each row, from ' ' (black, and padding) to '@' (white)."""
     grey_values = np.maximum(check_tokens(tokens, VOCAB_SIZE) - 1, 0)
-    if grey_values.size != LENGTH:
-        raise InputError(f"{grey_values.size} tokens cannot be decoded; a picture has {LENGTH}")
-    shades = grey_values.reshape(SIZE, SIZE) * len(_SHADES) // 256
+    if grey_values.size % SIZE or not 0 < grey_values.size <= LENGTH:
+        raise InputError(f"{grey_values.size} tokens cannot be decoded; a picture has {LENGTH}, in rows of {SIZE}")
+    shades = grey_values.reshape(-1, SIZE) * len(_SHADES) // 256
     return "\n".join("".join(row) for row in _SHADES[shades])

@@ -19,7 +19,8 @@ class Task:
 
     load(options, data_dir, cache_dir): its Dataset; options: the preset's data table; cache_dir may be None
     found(options, data_dir): the files or the folder that load would read; empty for data that are drawn
-    options: the name of every option, with its type; numbers are 1 or more
+    options: the name of every option, with its type; numbers are 1 or more, but for those in LEAST
+    optional: those of them that a preset may leave out, and that can be set nevertheless
     expected: the files that a user must provide, as a tree; empty if there are none
     rows: at least so many have train, val and test of the whole data set; None if there is none to read
     classes: what each label means, in words; empty where the label is itself the answer, a digit
@@ -32,6 +33,7 @@ class Task:
     expected: str = ""
     rows: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
@@ -67,7 +69,7 @@ def check_options(task: str, options: dict) -> None:
         if name not in known:
             raise InputError(f"{name} is no data option of task {task}; there are {', '.join(known) or 'none'}")
         if known[name] is int:
-            check_integer(name, value, 1)
+            check_integer(name, value, LEAST.get(name, 1))
         elif not isinstance(value, known[name]):
             wanted = {str: "text", bool: "true or false"}[known[name]]
             raise InputError(f"{name} is {value!r:.40}, but it must be {wanted}")
@@ -104,7 +106,12 @@ def _load_pathfinder(options, data_dir, cache_dir):
     if _source("pathfinder", options, "files", "generated") == "generated":
         folder = cache_dir or data_dir / STORE
         count = _option(options, "images")
-        return pathfinder_generator.generate_dataset(folder, difficulty=_option(options, "difficulty"), count=count)
+        changes = {name: options[name] for name in SCENE if name in options}
+        difficulty = _option(options, "difficulty")
+        return pathfinder_generator.generate_dataset(folder, difficulty=difficulty, count=count, **changes)
+    for name in SCENE:
+        if name in options:
+            raise InputError(f"{name} is for images that are drawn; add --set source=generated, or leave it out")
     return pathfinder.load(data_dir, difficulty=_option(options, "difficulty"), cache_dir=cache_dir)
 
 
@@ -131,6 +138,8 @@ def _source(task: str, options: dict, *known: str) -> str:
 
 
 FROM_FILES = {"source": str, "max_length": int}  # the options of a task that is only read from its files
+SCENE = ("contour_length", "height", "distractors")  # of drawn Pathfinder images, other than the difficulty's
+LEAST = {"distractors": 0}  # where it is not 1
 TASKS = {
     "listops": Task(
         _load_listops,
@@ -166,10 +175,11 @@ TASKS = {
     "pathfinder": Task(
         _load_pathfinder,
         _find_pathfinder,
-        {"source": str, "difficulty": str, "images": int},
+        {"source": str, "difficulty": str, "images": int} | dict.fromkeys(SCENE, int),
         pathfinder.EXPECTED,
         rows=(160_000, 19_999, 19_999),  # of the 200,000 easy images, one is empty in the release
         classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
+        optional=SCENE,
     ),
     "own": Task(
         lambda options, data_dir, cache_dir: own_files.load(data_dir, options, cache_dir),

@@ -15,6 +15,7 @@ import numpy as np
 from ..config import Config, check_fields, check_positive, convert_value
 from ..data import TASKS
 from ..data.dataset import Dataset
+from ..data.tasks import LEAST
 from ..errors import InputError
 from ..params import DTYPES
 from ..step import METHODS
@@ -191,25 +192,30 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
     flags = MODELS[model]
     if "num_memory" in flags:
         shape |= {"segment_length": shape["segment_length"] * shape["num_segments"], "num_segments": 1}
-    train_keys = {f.name for f in fields(TrainConfig)}
+    train_keys, optional = {f.name for f in fields(TrainConfig)}, _optional(task)
     for key, value in (flags | overrides).items():
         if key in _MODEL_KEYS:
             shape[key] = value
         elif key in train_keys:
             train[key] = value
-        elif key in data:
-            data[key] = _data_option(key, value, data[key])
+        elif key in data or key in optional:
+            data[key] = _data_option(key, value, type(data[key]) if key in data else optional[key])
         else:
-            known = _MODEL_KEYS | train_keys | data.keys()
+            known = _MODEL_KEYS | train_keys | data.keys() | optional.keys()
             raise unknown_key(key, known, f"--set {key}", f" for task {task} (--task)")
     return Settings(task, preset, model, data, shape, TrainConfig(**train))
 
 
-def _data_option(key: str, value: object, example: object):
-    """A data option, of the type of the preset's value. Raises: InputError naming the option."""
-    value = convert_value(key, value, type(example))
-    if type(value) is int and value < 1:
-        raise InputError(f"{key} is {value}, but it must be at least 1")
+def _optional(task: str) -> dict[str, type]:
+    """The type of every data option that the presets of a task leave out."""
+    return {key: TASKS[task].options[key] for key in TASKS[task].optional}
+
+
+def _data_option(key: str, value: object, kind: type):
+    """A data option of that type. Raises: InputError naming the option."""
+    value, least = convert_value(key, value, kind), LEAST.get(key, 1)
+    if type(value) is int and value < least:
+        raise InputError(f"{key} is {value}, but it must be at least {least}")
     return value
 
 
@@ -239,6 +245,7 @@ def _kinds() -> dict[str, Any]:
     """The type of every field of the model, the training and the data of all tasks."""
     kinds: dict[str, Any] = {}
     for task in TASKS:
+        kinds |= _optional(task)
         for preset in _read_presets(task).values():
             kinds |= {key: type(value) for key, value in preset.get("data", {}).items()}
     return kinds | {f.name: f.type for f in (*fields(Config), *fields(TrainConfig))}
