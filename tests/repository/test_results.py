@@ -120,6 +120,25 @@ def memory_and_speed():
     ]
 
 
+CARD = {  # a row of the page's table -> the configuration
+    "small, 32 rows of 512 tokens": "small", "lra, 32 rows of 2,048": "lra", "wide, 8 rows of 2,048": "wide",
+    "lra with 256 rows": "lra:256", "preset lra, width 512, 32 rows": "preset:32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CARD)
+def test_the_page_shows_what_a_card_measured(name):
+    report = json.loads((FOLDER / "check_out_h100" / "report.json").read_text(encoding="utf-8"))
+    amrb, bptt, torch = (
+        next(row for row in report["speed"] if (row["config"], row["contender"]) == (CARD[name], contender))
+        for contender in ("amrb", "bptt", "torch")
+    )
+    cells = [name, f"{amrb['tokens_per_second']:,}"]
+    cells += [f"{ours['tokens_per_second'] / torch['tokens_per_second']:.2f}" for ours in (bptt, amrb)]
+    cells += [f"{amrb['peak_mib'] / torch['peak_mib']:.2f}"]
+    assert f"| {' | '.join(cells)} |" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
 def test_results_hold_measurements_and_no_targets():
     for path in RESULTS:
         found = json.loads(path.read_text(encoding="utf-8"))
