@@ -55,6 +55,10 @@ def test_decode_draws_the_picture(tmp_path):
     pixels[3, 5] = 255
     lines = pathfinder.decode(pixels.ravel() + 1).splitlines()
     assert len(lines) == 32 and lines[3] == " " * 5 + "@" + " " * 26 and lines[4] == " " * 32
+    assert pathfinder.decode(pixels[:8].ravel() + 1).splitlines() == lines[:8]
+    for size in (0, 31, 33 * 32):
+        with pytest.raises(InputError, match=f"{size} tokens cannot be decoded"):
+            pathfinder.decode(np.ones(size, dtype=np.uint16))
 
 
 def test_empty_images_are_skipped_and_counted(tmp_path, capsys):

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from rmaat_np.data import load_dataset
 from rmaat_np.data import pathfinder_generator as generator
 from rmaat_np.errors import InputError
 
@@ -222,3 +223,9 @@ def test_bad_options_are_named(tmp_path, options, message):
         generator.generate_dataset(tmp_path, **{"count": 10, **options})
     with pytest.raises(InputError, match="count is 0"):
         generator.generate(0)
+
+
+@pytest.mark.parametrize("option", ["height", "contour_length", "distractors"])
+def test_files_hold_what_they_hold(tmp_path, option):
+    with pytest.raises(InputError, match=f"{option} is for images that are drawn; add --set source=generated"):
+        load_dataset("pathfinder", {"source": "files", "difficulty": "hard", "images": 20, option: 8}, tmp_path)

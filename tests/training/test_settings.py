@@ -159,6 +159,16 @@ def test_data_counts_are_at_least_one(task, preset):
 # resolve
 
 
+def test_a_data_option_that_the_presets_leave_out():
+    assert "height" not in resolve("pathfinder", "quick", "rmaat", {}).data
+    chosen = resolve("pathfinder", "quick", "rmaat", {"height": 8, "distractors": 0}).data
+    assert chosen["height"] == 8 and chosen["distractors"] == 0
+    assert settings.parse_assignment("height=8") == ("height", 8)
+    assert "distractors is -1" in refusal(resolve, "pathfinder", "quick", "rmaat", {"distractors": -1})
+    assert "height is 0" in refusal(resolve, "pathfinder", "quick", "rmaat", {"height": 0})
+    assert "--set height: unknown" in refusal(resolve, "listops", "quick", "rmaat", {"height": 8})
+
+
 def test_overrides_win_over_flags_and_flags_over_the_preset():
     assert resolve("recall", "quick", "rlt", {}).train.method == "bptt"
     chosen = resolve("recall", "quick", "rlt", {"method": "amrb", "retention": "online", "d_ff": 7, "lr": 1})
