@@ -102,7 +102,7 @@ def generate_dataset(
     length = scene.height * SIZE
 
     def draw() -> Split:
-        tokens, labels = generate(count, difficulty, seed, **changes)
+        tokens, labels = generate(count, difficulty, seed, True, **changes)
         return Split(tokens.ravel(), np.arange(count + 1, dtype=np.int64) * length, labels)
 
     drawn = difficulty if scene == plan_scene(difficulty) else "-".join(map(str, astuple(scene)))
