@@ -198,7 +198,7 @@ def _draw_brackets(rng, tokens, starts, lengths, class_within):
     words = np.zeros(places.shape, dtype=tokens.dtype)
     for row in range(len(lengths)):
         word = _nested_word(rng, number[row])
-        while not labels[row] and is_nested(word):
+        while not labels[row] and _is_nested(word):
             word = rng.permutation(word)
         words[row, : number[row]] = word
     tokens[(starts[:, None] + places)[used]] = recall.VOCAB_SIZE + words[used]
@@ -217,7 +217,7 @@ def _nested_word(rng, number) -> list[int]:
     return word
 
 
-def is_nested(word) -> bool:
+def _is_nested(word) -> bool:
     """Does every bracket that closes belong to the last one that is still open, and is none left open?"""
     still_open = []
     for bracket in word:
