@@ -109,10 +109,11 @@ def train(part: Part, out: Path, jobs: int) -> None:
 
 
 def collect(out: Path) -> list[dict]:
-    """One record for each finished run in the folder."""
+    """One record for each finished run in the folder; short rows are read on no longer ones."""
     records = []
     for path in sorted(out.glob("*/*/result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        longer = result.get("longer", {}).values()
         settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["settings"]
         records.append(
             {
@@ -124,8 +125,8 @@ def collect(out: Path) -> list[dict]:
                 "steps": result["steps"],
                 "seconds": result["seconds"],
                 "test_accuracy": result["test_accuracy"],
-                "longer": {str(found["segments"]): found["accuracy"] for found in result["longer"].values()},
-                "rows": {str(found["segments"]): found["rows"] for found in result["longer"].values()},
+                "longer": {str(found["segments"]): found["accuracy"] for found in longer},
+                "rows": {str(found["segments"]): found["rows"] for found in longer},
             }
         )
     return records
@@ -144,7 +145,7 @@ def shown_name(record: dict) -> str:
 def means(records: list[dict]) -> dict:
     """Name of a part -> shown name -> segments -> the seeds' accuracies."""
     found: dict = {}
-    for record in records:
+    for record in filter(lambda record: record["longer"], records):
         cell = found.setdefault(record["part"], {}).setdefault(shown_name(record), {})
         for segments, accuracy in record["longer"].items():
             cell.setdefault(int(segments), []).append(accuracy)
