@@ -3,7 +3,7 @@
     python lessons/results/range_study.py --out runs/range --jobs 2 --json range.json --picture range.png
 
 For each kind of `rmaat_np/data/memory.py` it runs one comparison, `run_lra.py --compare`. So the same command again
-goes on where it was interrupted. It took an hour and three quarters of two cores that had other work, too.
+goes on where it was interrupted. It took two hours of two cores that had other work, too.
 """
 
 import argparse
@@ -33,9 +33,16 @@ MODELS = {  # a variant of --compare: the name that is shown; the preset `quick`
 }
 SEGMENT = 32  # tokens
 LENGTHS = (16, 64, 256, 1024, 4096)  # segments; the preset `million` has 31,250, too
-STEPS = {"one": 1000, "last": 2000, "first": 2000, "count": 2000}
-CHANCE = dict.fromkeys(KINDS, 0.1) | {"count": 0.2}
+STEPS = {"one": 1000, "last": 2000, "first": 2000, "count": 2000, "eight": 1500, "pairs": 2000}
+FORM = {"eight": {"class_within": 8}, "pairs": {"class_within": 8, "num_layers": 3}}
+SHORT = {  # kinds that are learned in one segment first: on long rows from the start neither was learned
+    "eight": {"length": SEGMENT, "steps": 2500, "lr": 0.005, "grow": 0.8},
+    "pairs": {"length": 9, "steps": 10_000},
+}
+ENOUGH = 0.9  # accuracy on the short rows, below which a model is not trained on long ones
+CHANCE = dict.fromkeys(KINDS, 0.1) | {"count": 0.2, "brackets": 0.5}
 NONE, LEARNED, INTEGRATE, ONLINE, SCALE, LONG, RLT, RMT = MODELS
+ASKED = [RMT, NONE, LEARNED, INTEGRATE]
 UPDATES = [NONE, LEARNED, INTEGRATE, ONLINE, SCALE, RLT, RMT]
 
 
@@ -43,7 +50,8 @@ UPDATES = [NONE, LEARNED, INTEGRATE, ONLINE, SCALE, RLT, RMT]
 class Part:
     """Models that are trained on one kind, or by the preset `million`.
 
-    name: of the kind; with "-fixed" behind it, trained on rows of 16 segments alone, and not on 1 to 16
+    name: of the kind; with "-fixed" behind it, trained on rows of 16 segments alone, and not on 1 to 16; with "-short",
+        as SHORT says, and its best checkpoint is where the kind itself begins
     """
 
     name: str
@@ -54,10 +62,13 @@ class Part:
         """What differs from the preset."""
         if self.name == "million":
             return {}
-        kind, _, fixed = self.name.partition("-")
-        changed = {"kind": kind, "steps": STEPS[kind], "eval_every": STEPS[kind] // 4, "grow": 0.0 if fixed else 0.6}
+        kind, _, rows = self.name.partition("-")
+        changed = {"kind": kind, "shortest": LENGTHS[0] * SEGMENT if rows == "fixed" else KINDS[kind].least}
+        changed |= FORM.get(kind, {})
+        if rows == "short":
+            return changed | {"eval_every": 500} | SHORT[kind]
+        changed |= {"steps": STEPS[kind], "eval_every": STEPS[kind] // 4, "grow": 0.0 if rows == "fixed" else 0.6}
         changed["test_lengths"] = " ".join(str(SEGMENT * segments) for segments in LENGTHS)
-        changed["shortest"] = LENGTHS[0] * SEGMENT if fixed else KINDS[kind].least
         return changed
 
 
@@ -73,6 +84,10 @@ PARTS = [
     Part("last", [LONG]),
     Part("one", [NONE, LEARNED, RMT], seeds=3),
     Part("one-fixed", [NONE, INTEGRATE]),
+    Part("eight-short", ASKED),
+    *(Part("eight", [model]) for model in ASKED),
+    Part("pairs-short", [RMT, NONE]),  # in one segment the updates do not differ
+    *(Part("pairs", [model]) for model in (RMT, NONE)),
 ]
 
 
@@ -81,16 +96,24 @@ def train(part: Part, out: Path, jobs: int) -> None:
     preset = "million" if part.name == "million" else "quick"
     command = [sys.executable, "run_lra.py", "--task", "memory", "--preset", preset, "--workers", str(jobs)]
     command += ["--compare", ",".join(part.models), "--seeds", str(part.seeds), "--out", str(out / part.name)]
-    for key, value in part.settings().items():
+    settings = part.settings()
+    if part.name in SHORT:
+        (model,) = part.models
+        begun = out / f"{part.name}-short" / f"{model}-seed0"
+        if json.loads((begun / "result.json").read_text(encoding="utf-8"))["test_accuracy"] < ENOUGH:
+            return
+        settings["init"] = str(begun / "best.npz")
+    for key, value in settings.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
 def collect(out: Path) -> list[dict]:
-    """One record for each finished run in the folder."""
+    """One record for each finished run in the folder; short rows are read on no longer ones."""
     records = []
     for path in sorted(out.glob("*/*/result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        longer = result.get("longer", {}).values()
         settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["settings"]
         records.append(
             {
@@ -102,8 +125,8 @@ def collect(out: Path) -> list[dict]:
                 "steps": result["steps"],
                 "seconds": result["seconds"],
                 "test_accuracy": result["test_accuracy"],
-                "longer": {str(found["segments"]): found["accuracy"] for found in result["longer"].values()},
-                "rows": {str(found["segments"]): found["rows"] for found in result["longer"].values()},
+                "longer": {str(found["segments"]): found["accuracy"] for found in longer},
+                "rows": {str(found["segments"]): found["rows"] for found in longer},
             }
         )
     return records
@@ -122,7 +145,7 @@ def shown_name(record: dict) -> str:
 def means(records: list[dict]) -> dict:
     """Name of a part -> shown name -> segments -> the seeds' accuracies."""
     found: dict = {}
-    for record in records:
+    for record in filter(lambda record: record["longer"], records):
         cell = found.setdefault(record["part"], {}).setdefault(shown_name(record), {})
         for segments, accuracy in record["longer"].items():
             cell.setdefault(int(segments), []).append(accuracy)

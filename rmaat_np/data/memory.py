@@ -1,20 +1,24 @@
 """The memory probes: class tokens among noise, and a question about them that only a memory can answer.
 
-kind    what a row holds, and what is asked                                            what the memory must do
-`one`   a class token among the first `class_within` tokens                            keep it through all noise
-`last`  one to three class tokens at random places; the last of them is asked for      give up what it holds for it
-`first` a class token among the first `class_within` tokens, one to three others       keep it, whatever comes later
-        behind it at random places; the first one is asked for
-`eight` eight class tokens among the first `class_within` tokens; the row's last       hold several at a time, and
-        token says which of them is asked for, from the first to the eighth            know their order
-`pairs` one to four keys, each with a class token behind it, among the first           find the value of a key:
-        `class_within` tokens; the row's last token is one of these keys               associative recall
-`count` a mark at 0 to 19 random places; their number modulo 5 is asked for            go on from what it holds
+kind       what a row holds, and what is asked                                         what the memory must do
+`one`      a class token among the first `class_within` tokens                         keep it through all noise
+`last`     one to three class tokens at random places; the last of them is asked for   give up what it holds for it
+`first`    a class token among the first `class_within` tokens, one to three others    keep it, whatever comes later
+           behind it at random places; the first one is asked for
+`eight`    eight class tokens among the first `class_within` tokens; the row's last    hold several at a time, and
+           token says which of them is asked for, from the first to the eighth         know their order
+`pairs`    one to four keys, each with a class token behind it, among the first        find the value of a key:
+           `class_within` tokens; the row's last token is one of these keys            associative recall
+`count`    a mark at 0 to 19 random places; their number modulo 5 is asked for         go on from what it holds
+`brackets` one to four pairs of brackets of two kinds among the first `class_within`   know the order of tokens, for
+           tokens; are they nested as they should be (class 1), or do the same         to count them tells nothing
+           brackets stand in another order (class 0)?
 
 `pairs` is the task of Ba et al. (arXiv:1610.06258), with one question as there; Arora et al. (arXiv:2312.04927) ask for
-several. The rows differ in length, so that a model learns what does not depend on the number of segments. It can then
-be read on far longer rows than it was trained on. Noise and class tokens are those of `recall.py`, whose rows are all
-of one length.
+several. To tell nested brackets of two kinds from others is to recognise the language Dyck-2 (as in Bhattamishra et
+al., arXiv:2009.11264), here up to a depth of four. The rows differ in length, so that a model learns what does not
+depend on the number of segments. It can then be read on far longer rows than it was trained on. Noise and class tokens
+are those of `recall.py`, whose rows are all of one length.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +38,8 @@ HELD = 8  # class tokens in a row of kind `eight`, and different keys of kind `p
 PAIRS = 4  # at most, in a row
 MARKS = 19  # at most, in a row
 MODULUS = 5  # of their number
+NESTED = 4  # pairs of brackets at most, in a row
+OPENING = 2  # kinds of brackets: as many ids open one, as many more close it
 LONGEST = 10_000_000  # tokens of a longer test row: as an array of a batch it takes 40 MB
 
 
@@ -98,7 +104,7 @@ def load(
 
 
 def decode(tokens: ArrayLike, vocab_size: int = recall.VOCAB_SIZE + HELD) -> str:
-    """Class tokens as digits, noise as letters, questions, keys and marks as capitals; padding is dropped."""
+    """Class tokens as digits, noise as letters, all else as capitals; padding is dropped."""
     names = "_0123456789abcdefghijklmnopABCDEFGH"
     return "".join(names[token] for token in check_tokens(tokens, vocab_size) if token)
 
@@ -185,6 +191,43 @@ def _draw_count(rng, tokens, starts, lengths, class_within):
     return number % MODULUS
 
 
+def _draw_brackets(rng, tokens, starts, lengths, class_within):
+    labels = rng.integers(0, 2, len(lengths))
+    number = 2 * rng.integers(1, NESTED + 1, len(lengths))
+    places, used = _places(rng, np.minimum(class_within, lengths), number, 2 * NESTED)
+    words = np.zeros(places.shape, dtype=tokens.dtype)
+    for row in range(len(lengths)):
+        word = _nested_word(rng, number[row])
+        while not labels[row] and _is_nested(word):
+            word = rng.permutation(word)
+        words[row, : number[row]] = word
+    tokens[(starts[:, None] + places)[used]] = recall.VOCAB_SIZE + words[used]
+    return labels
+
+
+def _nested_word(rng, number) -> list[int]:
+    """Brackets nested as they should be: 0 and 1 open, 2 and 3 close. It opens one or closes one, as likely."""
+    word, still_open = [], []
+    for left in range(number, 0, -1):
+        if not still_open or (len(still_open) < left and rng.random() < 0.5):
+            still_open.append(int(rng.integers(OPENING)))
+            word.append(still_open[-1])
+        else:
+            word.append(still_open.pop() + OPENING)
+    return word
+
+
+def _is_nested(word) -> bool:
+    """Does every bracket that closes belong to the last one that is still open, and is none left open?"""
+    still_open = []
+    for bracket in word:
+        if bracket < OPENING:
+            still_open.append(bracket)
+        elif not still_open or still_open.pop() != bracket - OPENING:
+            return False
+    return not still_open
+
+
 def _places(rng, room, number, most: int, width: int = 1):
     """Where pieces of `width` tokens begin that do not overlap, in the first `room` tokens of each row.
 
@@ -204,4 +247,5 @@ KINDS = {  # their order is part of the seed
     "eight": Kind(_draw_eight, least=HELD + 1, least_within=HELD, more_ids=HELD),
     "pairs": Kind(_draw_pairs, least=2 * PAIRS + 1, least_within=2 * PAIRS, more_ids=HELD),
     "count": Kind(_draw_count, more_ids=1, classes=MODULUS),
+    "brackets": Kind(_draw_brackets, least=2 * NESTED, least_within=2 * NESTED, more_ids=2 * OPENING, classes=2),
 }

@@ -96,6 +96,31 @@ def test_marks_are_counted_modulo_five():
     assert {text.index("A") / len(text) < 0.5 for text in texts if "A" in text} == {True, False}
 
 
+def test_brackets_are_nested_or_the_same_ones_are_not():
+    data, texts, labels = drawn("brackets", class_within=12, shortest=8, length=30)
+    assert (data.vocab_size, data.num_classes) == (31, 2)
+    closes, pairs, depths = {"A": "C", "B": "D"}, {0: set(), 1: set()}, set()
+    for text, label in zip(texts, labels, strict=True):
+        word = [letter for letter in text if letter in "ABCD"]
+        assert max(place for place, letter in enumerate(text) if letter in "ABCD") < 12
+        assert (word.count("A"), word.count("B")) == (word.count("C"), word.count("D"))
+        pairs[label].add(len(word) // 2)
+        while (shorter := remove_pairs(word, closes)) != word:  # as a reader would strike them out
+            word = shorter
+        assert label == (not word)
+        depths.add(len(word))
+    assert pairs == {0: {1, 2, 3, 4}, 1: {1, 2, 3, 4}} and len(depths) > 3
+    assert 0.4 < np.mean(labels) < 0.6
+
+
+def remove_pairs(word, closes):
+    """The word without the first bracket that is closed at once."""
+    for place, (one, next_one) in enumerate(zip(word, word[1:], strict=False)):
+        if closes.get(one) == next_one:
+            return word[:place] + word[place + 2 :]
+    return word
+
+
 def test_rows_of_all_places_are_as_likely():
     """Pieces that do not overlap: 3 of 2 tokens among 8, which leave 2 of noise; they lie in 10 ways."""
     rng, many = np.random.default_rng(0), 3000

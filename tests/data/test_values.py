@@ -163,6 +163,7 @@ def test_every_reader_checks_its_numbers(task, name, value, tmp_path):
         (lambda folder: memory.load("first"), "shortest is 1, but kind first needs at least 2; raise it"),
         (lambda folder: memory.load("eight", shortest=8), "shortest is 8, but kind eight needs at least 9"),
         (lambda folder: memory.load("pairs", shortest=8), "shortest is 8, but kind pairs needs at least 9"),
+        (lambda folder: memory.load("brackets", shortest=7), "shortest is 7, but kind brackets needs at least 8"),
         (lambda folder: memory.load("eight", 7, 9), "class_within is 7, but kind eight needs at least 8"),
         (lambda folder: memory.load("pairs", 7, 9), "class_within is 7, but kind pairs needs at least 8"),
         (lambda folder: memory.load(test_lengths="512 x"), "test_lengths has 'x', but it must be whole numbers"),
