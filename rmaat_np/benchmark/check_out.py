@@ -110,7 +110,7 @@ def check_out(folder: Path, measure: Callable, torch: bool, effort: Effort | Non
     work = CheckOut(folder, effort or full_effort(), measure, torch)
     library = ["amrb-library"] * (backend.name == "numpy")  # freed memory is kept, or not, on the CPU alone
     eager = ["amrb", *library, "bptt"] + ["torch"] * torch
-    work.section("device", lambda: _device(without_card))
+    work.section("device", lambda: _device(without_card) | {"seconds that it may take": work.effort.seconds})
     work.section("kernels", _compile_kernels)
     work.section("bits", lambda: _compare_methods(work))
     work.section("numpy", lambda: _compare_with_numpy(work))

@@ -47,11 +47,23 @@ def chosen_settings(arguments: argparse.Namespace) -> settings.Settings:
 
 def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
     """The task's dataset for these settings. Raises: InputError, also for a --data-dir that is not there."""
+    check_data_options(chosen, arguments)
+    return read_data(chosen, arguments)
+
+
+def check_data_options(chosen: settings.Settings, arguments: argparse.Namespace) -> None:
+    """Refuse wrong data options, and say where drawn data are kept. Raises: InputError"""
     check_options(chosen.task, chosen.data)
     if (chosen.task, chosen.data.get("source")) in _DRAWN and arguments.data_dir != options.DATA_DIR:
         if not arguments.data_dir.is_dir():
             raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")
-        warn(f"--data-dir {arguments.data_dir}: no data are read from it, for those of {chosen.task} are drawn here")
+        stored = chosen.data.get("source") is not None and arguments.cache_dir is None
+        kept = ", and kept in it for the next run" if stored else ""
+        warn(f"--data-dir {arguments.data_dir}: the data of {chosen.task} are drawn{kept}; no files of yours are read")
+
+
+def read_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
+    """As `load_data`, with options that were checked before."""
     limit = {"max_length": chosen.fields["num_segments"] * chosen.fields["segment_length"]}
     given = chosen.data | (limit if chosen.data.get("cut") else {})
     return load_dataset(chosen.task, given, arguments.data_dir, arguments.cache_dir)
@@ -96,6 +108,8 @@ def _check_unchanged(run: runs.Run, arguments: argparse.Namespace) -> None:
     for name, value in (named | options.overrides_of(arguments)).items():
         if name in OTHERWISE.get(run.settings.task, ()):
             continue
+        if name not in saved and name in TASKS[run.settings.task].options:
+            raise InputError(f"--set {name}: this run was made without it; leave it out, or start a new run")
         if name not in saved:
             raise settings.unknown_key(name, saved, f"--set {name}")
         if saved[name] != value and not (name == "steps" and arguments.resume is not None):
@@ -258,7 +272,7 @@ def check_data(arguments: argparse.Namespace) -> int:
         show(report.report(dataset))
         chosen.config(dataset)  # which refuses rows that are longer than the model
     except InputError as error:
-        expected = TASKS[chosen.task].expected
+        expected = "" if chosen.data.get("source") == "generated" else TASKS[chosen.task].expected
         complain(f"{options.program()}: {error}" + (f"\n\nexpected:\n{expected}" if expected else ""))
         return 2
     return 0

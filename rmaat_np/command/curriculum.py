@@ -6,6 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from ..data import check_options
 from ..data.dataset import Dataset
 from ..errors import InputError, WriteError
 from ..system.files import make_numbered_folder
@@ -16,7 +17,7 @@ from ..training.execution import activate
 from ..training.loop import Interrupted
 from ..training.settings import Settings
 from . import options
-from .actions import explain, load_data, train_and_tell
+from .actions import check_data_options, explain, read_data, train_and_tell
 from .signals import exit_code, number_of, stop_requests
 
 
@@ -79,12 +80,18 @@ def _load_all(chosen: list[Settings], arguments: argparse.Namespace) -> list[Dat
     """The data of every stage; stages that read the same share them. Raises: InputError naming the stage."""
     loaded: dict[str, Dataset] = {}
     keys = []
+    for number, stage in enumerate(chosen, start=1):  # before anything is drawn, which may take minutes
+        try:
+            check_options(stage.task, stage.data)
+        except InputError as error:
+            raise InputError(f"{arguments.curriculum}: stage {number}: {error}") from None
+    check_data_options(chosen[0], arguments)
     for number, stage in enumerate(chosen, start=1):
         limit = stage.fields["num_segments"] * stage.fields["segment_length"]  # of rows that are cut
         keys.append(json.dumps([stage.data, limit]))
         try:
             if keys[-1] not in loaded:
-                loaded[keys[-1]] = load_data(stage, arguments)
+                loaded[keys[-1]] = read_data(stage, arguments)
         except InputError as error:
             cut = "; or let the rows grow within one run: --set grow=0.5" if "were cut to" in str(error) else ""
             raise InputError(f"{arguments.curriculum}: stage {number}: {error}{cut}") from None

@@ -207,7 +207,8 @@ def _draw_brackets(rng, tokens, starts, lengths, class_within):
 
 def _nested_word(rng, number) -> list[int]:
     """Brackets nested as they should be: 0 and 1 open, 2 and 3 close. It opens one or closes one, as likely."""
-    word, still_open = [], []
+    word: list[int] = []
+    still_open: list[int] = []
     for left in range(number, 0, -1):
         if not still_open or (len(still_open) < left and rng.random() < 0.5):
             still_open.append(int(rng.integers(OPENING)))
@@ -219,7 +220,7 @@ def _nested_word(rng, number) -> list[int]:
 
 def _is_nested(word) -> bool:
     """Does every bracket that closes belong to the last one that is still open, and is none left open?"""
-    still_open = []
+    still_open: list[int] = []
     for bracket in word:
         if bracket < OPENING:
             still_open.append(bracket)

@@ -56,14 +56,14 @@ class Scene:
     distractors: int = _DISTRACTOR_PADDLES // (_CONTOUR_LENGTH["hard"] // 3)
 
     def __post_init__(self):
-        if self.height not in LONGEST:
+        if check_integer("height", self.height, 1) not in LONGEST:
             heights = ", ".join(map(str, LONGEST))
             raise InputError(f"height is {self.height!r}, but an image has {heights} rows")
         check_integer("distractors", self.distractors, 0)
         if not 2 <= check_integer("contour_length", self.contour_length, 1) <= LONGEST[self.height]:
             raise InputError(
                 f"contour_length is {self.contour_length}, but snakes of 2 to {LONGEST[self.height]} paddles fit into "
-                f"{self.height} rows"
+                f"{self.height} rows; set contour_length to one of these"
             )
 
     @property
@@ -93,7 +93,8 @@ def generate_dataset(
 ) -> Dataset:
     """Drawn Pathfinder images, split 80/10/10. They are drawn once and kept in cache_dir for the next run.
 
-    count: images of all splits together. LRA has 200,000 of each difficulty. One core draws 100 to 400 a second.
+    count: images of all splits together. LRA has 200,000 of each difficulty. One core draws 100 to 400 a second, up to
+        1,700 of 8 rows.
     changes: contour_length, height and distractors, as for `plan_scene`
     Raises: InputError for an unknown difficulty, a count below 10, a negative seed, or what does not fit.
     """

@@ -73,6 +73,8 @@ def check_options(task: str, options: dict) -> None:
         elif not isinstance(value, known[name]):
             wanted = {str: "text", bool: "true or false"}[known[name]]
             raise InputError(f"{name} is {value!r:.40}, but it must be {wanted}")
+    if task == "pathfinder":
+        _check_scene(options)
 
 
 def _option(options: dict, name: str):
@@ -105,14 +107,24 @@ def _find_listops(options, data_dir):
 def _load_pathfinder(options, data_dir, cache_dir):
     if _source("pathfinder", options, "files", "generated") == "generated":
         folder = cache_dir or data_dir / STORE
-        count = _option(options, "images")
-        changes = {name: options[name] for name in SCENE if name in options}
+        count = check_integer("images", _option(options, "images"), 10)
         difficulty = _option(options, "difficulty")
-        return pathfinder_generator.generate_dataset(folder, difficulty=difficulty, count=count, **changes)
-    for name in SCENE:
-        if name in options:
-            raise InputError(f"{name} is for images that are drawn; add --set source=generated, or leave it out")
+        return pathfinder_generator.generate_dataset(folder, difficulty=difficulty, count=count, **_scene(options))
     return pathfinder.load(data_dir, difficulty=_option(options, "difficulty"), cache_dir=cache_dir)
+
+
+def _scene(options) -> dict:
+    """The options of drawn images that are given."""
+    return {name: options[name] for name in SCENE if name in options}
+
+
+def _check_scene(options) -> None:
+    """Raises: InputError for a scene that cannot be drawn, or for one of images that are read."""
+    given = _scene(options)
+    if options.get("source") == "generated":
+        pathfinder_generator.plan_scene(options.get("difficulty", "hard"), **given)
+    elif given:
+        raise InputError(f"{min(given)} is for images that are drawn; add --set source=generated, or leave it out")
 
 
 def _find_pathfinder(options, data_dir):

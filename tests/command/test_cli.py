@@ -340,6 +340,14 @@ def test_contradicting_options(call, finished, mode, options, fragments):
     assert_refused(call(mode, finished / "last.npz", *options), *fragments)
 
 
+@pytest.mark.parametrize("mode", ["--resume", "--eval"])
+def test_an_option_that_a_run_was_made_without(call, mode):
+    words = ["--task", "pathfinder", "--workers", 1, "--steps", 1, "--batch-size", 2, "--set", "images=20"]
+    words += ["--set", "height=8", "--set", "contour_length=2", "--set", "d_model=8", "--set", "num_layers=1"]
+    assert call(*words, "--out", "small")[0] == 0
+    assert_refused(call(mode, "small", "--set", "distractors=5"), "--set distractors: this run was made without it")
+
+
 def test_an_evaluation_has_the_steps_of_its_checkpoint(call, finished):
     assert_refused(call("--eval", finished / "last.npz", "--steps", 99), "steps is 6", "99")
 
@@ -548,13 +556,16 @@ def test_data_folder_that_is_not_there(call, more):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("task", ["recall", "memory", "listops", "pathfinder"])
-def test_data_folder_from_which_nothing_is_read(capsys, monkeypatch, task):
+KEPT = ", and kept in it for the next run"
+
+
+@pytest.mark.parametrize(("task", "kept"), [("recall", ""), ("memory", ""), ("listops", KEPT), ("pathfinder", KEPT)])
+def test_data_folder_from_which_nothing_is_read(capsys, monkeypatch, task, kept):
     monkeypatch.setattr(actions, "load_dataset", lambda *_: None)
     Path("dat").mkdir()
     arguments = parse_arguments(["--task", task, "--data-dir", "dat"])
     actions.load_data(actions.chosen_settings(arguments), arguments)
-    said = f"--data-dir dat: no data are read from it, for those of {task} are drawn here\n"
+    said = f"--data-dir dat: the data of {task} are drawn{kept}; no files of yours are read\n"
     assert capsys.readouterr() == ("", said)
 
 

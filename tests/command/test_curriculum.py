@@ -29,6 +29,7 @@ import rmaat_np as rn
 import run_lra
 from rmaat_np import Config
 from rmaat_np.command import options
+from rmaat_np.data import pathfinder_generator
 from rmaat_np.params import param_shapes
 from rmaat_np.system import files
 from rmaat_np.training import loop
@@ -98,6 +99,15 @@ def test_stages_are_ordinary_runs(call, whole):
     params, cfg, _ = rn.load(stage)
     assert cfg.num_segments == 4 and params["embed.segment"].shape == (4, 16)
     assert call("--resume", stage)[0] == 0
+
+
+def test_options_of_all_stages_are_checked_before_anything_is_drawn(call, monkeypatch):
+    monkeypatch.setattr(pathfinder_generator, "generate", lambda *_, **__: pytest.fail("drawn"))
+    stage = "[[stage]]\nsteps = 1\nimages = 20\nheight = 8\ncontour_length = {}\n"
+    Path("late.toml").write_text(stage.format(2) + stage.format(9), encoding="utf-8")
+    said = "late.toml: stage 2: contour_length is 9, but snakes of 2 to 5 paddles"
+    assert_refused(call("--task", "pathfinder", "--curriculum", "late.toml", "--out", "out"), said)
+    assert os.listdir() == ["late.toml"]
 
 
 def test_the_command_line_wins_in_all_stages(call):

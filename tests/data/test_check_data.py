@@ -22,6 +22,13 @@ def test_generated_listops_are_described_and_evaluated(tmp_path, capsys):
     assert "train row 1, label" in out and "[M" in out
 
 
+def test_drawn_data_need_no_files_even_where_an_option_is_wrong(tmp_path, capsys):
+    words = ["--check-data", "--task", "pathfinder", "--set", "source=generated", "--set", "height=8"]
+    assert run_lra.main([*words, "--data-dir", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "set contour_length to one of these" in err and "expected" not in err
+
+
 def write_listops(tmp_path, val_target):
     """Three one-row files, -> their paths."""
     (tmp_path / "listops-1000").mkdir()
