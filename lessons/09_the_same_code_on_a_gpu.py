@@ -233,7 +233,7 @@ finally:
 # ## What can go wrong here
 #
 # - *"It is on the GPU, so it is fast."* In a model as small as ours, launches take most of the time. On an NVIDIA H100
-#   a step on 32 rows of 2,048 tokens takes 57 ms, and the card is busy for 7 of them. 8 times the rows take as long.
+#   a step on 32 rows of 2,048 tokens took 48 ms, and the card was busy for 7. 8 times the rows took 50.
 # - *"I timed the line, it took 10 µs."* That was the launch. Ask for a number at the end of what you time.
 # - *"The tests with the stand-in pass, so it works on a GPU."* It shows that only CuPy's functions are used, and how
 #   often the host waits. It knows nothing of kernels, their rounding or device memory. `python -m pytest -m gpu` tests

@@ -95,11 +95,11 @@ def carried():
     gate, none, integrate = (found["one"][name][4096] for name in ("learned", "none", "integrate"))
     assert (len(gate), len(none), len(integrate)) == (3, 3, 1)
     shares = [f"{100 * sum(seeds) / len(seeds):.0f}" for seeds in (gate, none, integrate)]
-    million = found["million"]["learned"][31_250]  # of ten rows each
-    assert len(million) == 3
+    million, preset = (found["million"][name][31_250] for name in ("learned", "none"))  # of ten rows each
+    assert (len(million), len(preset)) == (3, 1)
     return [
         "(three seeds): the gate `learned` {} %, `none` {}; `integrate`, the default, {} (one seed)".format(*shares),
-        f"1,000,000 tokens: the gate {10 * sum(million):.0f} of 30 rows",
+        f"`--preset million` {10 * sum(preset):.0f} of 10, the gate {10 * sum(million):.0f} of 30 rows",
     ]
 
 
