@@ -3,7 +3,7 @@
     python lessons/results/range_study.py --out runs/range --jobs 2 --json range.json --picture range.png
 
 For each kind of `rmaat_np/data/memory.py` it runs one comparison, `run_lra.py --compare`. So the same command again
-goes on where it was interrupted. It took two hours of two cores that had other work, too.
+goes on where it was interrupted. It took two and a half hours of two cores that had other work, too.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -32,7 +33,8 @@ MODELS = {  # a variant of --compare: the name that is shown; the preset `quick`
     "rmt": "none, softmax (RMT)",
 }
 SEGMENT = 32  # tokens
-LENGTHS = (16, 64, 256, 1024, 4096)  # segments; the preset `million` has 31,250, too
+LENGTHS = (16, 64, 256, 1024, 4096)  # segments
+FAR = ("one", "last")  # kinds of which every model reads a million tokens, too, as those of the preset `million` do
 STEPS = {"one": 1000, "last": 2000, "first": 2000, "count": 2000, "eight": 1500, "pairs": 2000}
 FORM = {"eight": {"class_within": 8}, "pairs": {"class_within": 8, "num_layers": 3}}
 SHORT = {  # kinds that are learned in one segment first: on long rows from the start neither was learned
@@ -109,12 +111,23 @@ def train(part: Part, out: Path, jobs: int) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
+def read_far(run: Path) -> None:
+    """Let a trained model read rows of a million tokens, and keep what it had right beside its result."""
+    path = run / "far.json"
+    if not path.exists():
+        command = [sys.executable, "run_lra.py", "--workers", "1", "--eval", str(run), "--set", "test_lengths=1000000"]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+        path.write_text(json.dumps(json.loads(done.stdout)["longer"]), encoding="utf-8")
+
+
 def collect(out: Path) -> list[dict]:
     """One record for each finished run in the folder; short rows are read on no longer ones."""
     records = []
     for path in sorted(out.glob("*/*/result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        longer = result.get("longer", {}).values()
+        far = path.with_name("far.json")
+        further = json.loads(far.read_text(encoding="utf-8")) if far.exists() else {}
+        longer = (result.get("longer", {}) | further).values()
         settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["settings"]
         records.append(
             {
@@ -203,6 +216,9 @@ def main() -> None:
     options = parser.parse_args()
     for part in PARTS:
         train(part, options.out.resolve(), options.jobs)
+    runs = [path.parent for kind in FAR for path in sorted(options.out.resolve().glob(f"{kind}/*/result.json"))]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(read_far, runs))
     records = collect(options.out)
     print(to_markdown(records))
     if options.json:

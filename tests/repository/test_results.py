@@ -29,9 +29,22 @@ def curriculum(found):
     return ["\n".join(found["commands"]), "\n".join(lines)]
 
 
+def scenes(found):
+    """The Markdown of Pathfinder's curriculum: its commands, and what each stage reached."""
+    columns = ("rows", "paddles", "distractors", "steps", "validation accuracy", "test accuracy", "distance alone")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for stage in found["scenes"]:
+        cells = [str(stage[name]) for name in ("height", "contour_length", "distractors")] + [f"{stage['steps']:,}"]
+        cells += [f"{100 * stage[name]:.1f} %" for name in ("val_accuracy", "test_accuracy", "by_distance")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [found["command"], found["baseline"], "\n".join(lines)]
+
+
 def tables(path):
     """The Markdown of a results file: of a benchmark, long sequences, a comparison, a curriculum, or the range."""
     found = json.loads(path.read_text(encoding="utf-8"))
+    if "scenes" in found:
+        return scenes(found)
     if isinstance(found, list):
         return [compare_table.caption(found), compare_table.markdown_table(found)]
     if "stages" in found:
