@@ -196,7 +196,7 @@ def draw(figure, records: list[dict]) -> None:
         axis.axhline(100 * CHANCE[kind], color="grey", linewidth=0.8)
         axis.axvline(16, color="grey", linewidth=0.8, linestyle=":")
         axis.set(xscale="log", ylim=(0, 103), title=kind)
-        axis.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
+        axis.set_xticks([*LENGTHS, 31_250], [*(f"{n:,}" for n in LENGTHS), "31,250"], fontsize="small")
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(found) :]:
