@@ -1,6 +1,6 @@
 """What the distance of the two discs alone tells of a Pathfinder image: the baseline of each stage of a curriculum.
 
-    python lessons/results/disc_distance.py lessons/results/curricula/pathfinder32.toml
+    python lessons/results/disc_distance.py lessons/results/curricula/pathfinder_32.toml
 
 Discs on one short snake lie at other distances than discs on two. So a model can be right without following a snake.
 """

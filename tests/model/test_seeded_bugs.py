@@ -146,8 +146,8 @@ BUGS = {
         attention.astromorphic_attention_backward, "dphi_k.sum(axis=0)", "dphi_k.mean(axis=0)", whole("default"),
     ),
     "phi(R): gradient of the first segment only": (
-        replay.add_segment_grads, "total[: gradient.shape[0]] += gradient", "total[: gradient.shape[0]] = gradient",
-        whole("default"),
+        replay.add_segment_grads, "    pairs += [",
+        "    for layer in grads.phi_r:\n        layer[...] = 0\n    pairs += [", whole("default"),
     ),
     "phi(R): gradients of the layers mixed up": (
         model.segment_backward, "dphi_r.insert(0, layer_dphi_r)", "dphi_r.append(layer_dphi_r)", whole("default"),
@@ -242,7 +242,7 @@ BUGS = {
         replay.readout_loss, "dz /= shard.token_counts", "pass", whole("mean"),
     ),
     "segments' gradients not added": (
-        replay.add_segment_grads, "        total += gradient", "        total[...] = gradient", whole("default"),
+        replay.add_all, "        total += addend", "        total[...] = addend", whole("default"),
     ),
     "position and segment embedding: no gradient": (
         model.segment_backward, "dplaces = dembedded.sum(axis=0)", "dplaces = 0 * dembedded.sum(axis=0)",
