@@ -3,7 +3,7 @@
     python lessons/results/range_study.py --out runs/range --jobs 2 --json range.json --picture range.png
 
 For each kind of `rmaat_np/data/memory.py` it runs one comparison, `run_lra.py --compare`. So the same command again
-goes on where it was interrupted. It took two and a half hours of two cores that had other work, too.
+goes on where it was interrupted. All runs together took nearly four hours of one core that had other work, too.
 """
 
 import argparse

@@ -47,13 +47,13 @@ def chosen_settings(arguments: argparse.Namespace) -> settings.Settings:
 
 def load_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
     """The task's dataset for these settings. Raises: InputError, also for a --data-dir that is not there."""
-    check_data_options(chosen, arguments)
+    check_options(chosen.task, chosen.data)
+    check_data_dir(chosen, arguments)
     return read_data(chosen, arguments)
 
 
-def check_data_options(chosen: settings.Settings, arguments: argparse.Namespace) -> None:
-    """Refuse wrong data options, and say where drawn data are kept. Raises: InputError"""
-    check_options(chosen.task, chosen.data)
+def check_data_dir(chosen: settings.Settings, arguments: argparse.Namespace) -> None:
+    """Say where drawn data are kept. Raises: InputError if the --data-dir for them is not there."""
     if (chosen.task, chosen.data.get("source")) in _DRAWN and arguments.data_dir != options.DATA_DIR:
         if not arguments.data_dir.is_dir():
             raise InputError(f"--data-dir {arguments.data_dir}: there is no such folder; make it, or leave it out")
@@ -63,7 +63,7 @@ def check_data_options(chosen: settings.Settings, arguments: argparse.Namespace)
 
 
 def read_data(chosen: settings.Settings, arguments: argparse.Namespace) -> Dataset:
-    """As `load_data`, with options that were checked before."""
+    """As `load_data`, where options and folder were checked before."""
     limit = {"max_length": chosen.fields["num_segments"] * chosen.fields["segment_length"]}
     given = chosen.data | (limit if chosen.data.get("cut") else {})
     return load_dataset(chosen.task, given, arguments.data_dir, arguments.cache_dir)

@@ -17,7 +17,7 @@ from ..training.execution import activate
 from ..training.loop import Interrupted
 from ..training.settings import Settings
 from . import options
-from .actions import check_data_options, explain, read_data, train_and_tell
+from .actions import check_data_dir, explain, read_data, train_and_tell
 from .signals import exit_code, number_of, stop_requests
 
 
@@ -85,7 +85,7 @@ def _load_all(chosen: list[Settings], arguments: argparse.Namespace) -> list[Dat
             check_options(stage.task, stage.data)
         except InputError as error:
             raise InputError(f"{arguments.curriculum}: stage {number}: {error}") from None
-    check_data_options(chosen[0], arguments)
+    check_data_dir(chosen[0], arguments)
     for number, stage in enumerate(chosen, start=1):
         limit = stage.fields["num_segments"] * stage.fields["segment_length"]  # of rows that are cut
         keys.append(json.dumps([stage.data, limit]))

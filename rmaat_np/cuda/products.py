@@ -10,7 +10,8 @@ import numpy
 
 from .. import backend
 
-_SCALARS = {name: (numpy.ones(1, name), numpy.zeros(1, name)) for name in ("float32", "float64")}  # alpha, beta
+# alpha and beta, kept alive here because cuBLAS gets their addresses
+_SCALARS = {name: (numpy.ones(1, name), numpy.zeros(1, name)) for name in ("float32", "float64")}
 _POINTERS = {numpy.dtype(name): (one.ctypes.data, zero.ctypes.data) for name, (one, zero) in _SCALARS.items()}
 
 

@@ -21,10 +21,11 @@ class Task:
     found(options, data_dir): the files or the folder that load would read; empty for data that are drawn
     options: the name of every option, with its type; numbers are 1 or more, but for those in LEAST
     optional: those of them that a preset may leave out, and that can be set nevertheless
+    check(options): refuses options that do not fit together, before anything is read or drawn
     expected: the files that a user must provide, as a tree; empty if there are none
     rows: at least so many have train, val and test of the whole data set; None if there is none to read
     classes: what each label means, in words; empty where the label is itself the answer, a digit
-    Raises: both functions raise InputError naming what is missing or wrong.
+    Raises: all functions raise InputError naming what is missing or wrong.
     """
 
     load: Callable[[dict, Path, Path | None], Dataset]
@@ -34,6 +35,7 @@ class Task:
     rows: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    check: Callable[[dict], None] = lambda options: None
 
 
 def load_dataset(task: str, options: dict, data_dir: AnyPath, cache_dir: AnyPath | None = None) -> Dataset:
@@ -73,8 +75,7 @@ def check_options(task: str, options: dict) -> None:
         elif not isinstance(value, known[name]):
             wanted = {str: "text", bool: "true or false"}[known[name]]
             raise InputError(f"{name} is {value!r:.40}, but it must be {wanted}")
-    if task == "pathfinder":
-        _check_scene(options)
+    TASKS[task].check(options)
 
 
 def _option(options: dict, name: str):
@@ -192,6 +193,7 @@ TASKS = {
         rows=(160_000, 19_999, 19_999),  # of the 200,000 easy images, one is empty in the release
         classes=("the two discs lie on different curves", "the two discs lie on the same curve"),
         optional=SCENE,
+        check=_check_scene,
     ),
     "own": Task(
         lambda options, data_dir, cache_dir: own_files.load(data_dir, options, cache_dir),

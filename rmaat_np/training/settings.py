@@ -192,23 +192,18 @@ def resolve(task: str, preset: str, model: str, overrides: dict) -> Settings:
     flags = MODELS[model]
     if "num_memory" in flags:
         shape |= {"segment_length": shape["segment_length"] * shape["num_segments"], "num_segments": 1}
-    train_keys, optional = {f.name for f in fields(TrainConfig)}, _optional(task)
+    train_keys, known_data = {f.name for f in fields(TrainConfig)}, data.keys() | set(TASKS[task].optional)
     for key, value in (flags | overrides).items():
         if key in _MODEL_KEYS:
             shape[key] = value
         elif key in train_keys:
             train[key] = value
-        elif key in data or key in optional:
-            data[key] = _data_option(key, value, type(data[key]) if key in data else optional[key])
+        elif key in known_data:
+            data[key] = _data_option(key, value, TASKS[task].options[key])
         else:
-            known = _MODEL_KEYS | train_keys | data.keys() | optional.keys()
+            known = _MODEL_KEYS | train_keys | known_data
             raise unknown_key(key, known, f"--set {key}", f" for task {task} (--task)")
     return Settings(task, preset, model, data, shape, TrainConfig(**train))
-
-
-def _optional(task: str) -> dict[str, type]:
-    """The type of every data option that the presets of a task leave out."""
-    return {key: TASKS[task].options[key] for key in TASKS[task].optional}
 
 
 def _data_option(key: str, value: object, kind: type):
@@ -244,10 +239,8 @@ def parse_assignment(text: str) -> tuple[str, object]:
 def _kinds() -> dict[str, Any]:
     """The type of every field of the model, the training and the data of all tasks."""
     kinds: dict[str, Any] = {}
-    for task in TASKS:
-        kinds |= _optional(task)
-        for preset in _read_presets(task).values():
-            kinds |= {key: type(value) for key, value in preset.get("data", {}).items()}
+    for task in TASKS.values():
+        kinds |= task.options
     return kinds | {f.name: f.type for f in (*fields(Config), *fields(TrainConfig))}
 
 
