@@ -369,21 +369,3 @@ def test_longer_rows_are_the_last_columns():
     lines = compare_table.markdown_table([*rows, row("b", 0, 0.6)]).splitlines()
     assert lines[0].endswith("| parameters | 8,192 tokens, % |") and lines[1].count("|") == lines[0].count("|")
     assert lines[2].endswith("| 1,234 | 30.0 ± 14.1 |") and lines[3].endswith("| 1,234 | — |")
-
-
-def test_a_comparison_shows_the_longer_rows_of_its_runs(tmp_path):
-    words = ["--task", "memory", "--workers", "1", "--steps", "2", "--set", "eval_every=2", "--batch-size", "8"]
-    words += [
-        "--set",
-        "test_lengths=600",
-        "--compare",
-        "rmaat,rmaat+retention=integrate",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert run_lra.main([*words, "--out", str(tmp_path / "out")]) == 0
-    rows = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
-    for r in rows:
-        result = json.loads((tmp_path / "out" / f"{r['variant']}-seed0" / "result.json").read_text(encoding="utf-8"))
-        assert r["test_accuracy_at_600"] == result["longer"]["600"]["accuracy"]
-    assert "600 tokens, %" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")

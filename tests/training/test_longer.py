@@ -147,12 +147,15 @@ def test_the_command_evaluates_and_resumes_longer_rows(tmp_path, capsys):
     assert without_times(result_of(out)["longer"]) == longer
 
 
-def test_a_comparison_has_flat_rows(tmp_path):
+def test_a_comparison_shows_longer_rows_and_has_flat_ones(tmp_path):
     out = tmp_path / "both"
     assert run_lra.main([*COMMAND, "--compare", "rmaat,rmt", "--out", str(out)]) == 0
     rows = json.loads((out / "table.json").read_text(encoding="utf-8"))
     assert len(rows) == 2 and not any(isinstance(value, dict) for row in rows for value in row.values())
-    assert "longer" in result_of(out / "rmt-seed0")
+    for row in rows:
+        longer = result_of(out / f"{row['variant']}-seed0")["longer"]
+        assert [row[f"test_accuracy_at_{n}"] for n in (8, 40, 80)] == [longer[n]["accuracy"] for n in ("8", "40", "80")]
+    assert "| 40 tokens, % | 8 tokens, % | 80 tokens, % |" in (out / "table.md").read_text(encoding="utf-8")
 
 
 def test_runs_with_longer_rows_are_the_runs_without_them(tmp_path, rows, finished):
