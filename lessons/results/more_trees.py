@@ -1,6 +1,8 @@
-"""Accuracy of trained runs on 10,000 trees of 500 to 2,000 tokens that nothing was trained or chosen on.
+"""Accuracy of trained runs on 10,000 trees of 500 to 2,000 tokens, the last column of "ListOps at 2,000 tokens".
 
-python lessons/results/more_trees.py runs/gate-0/3-stage runs/rmt-0/3-stage
+    python lessons/results/more_trees.py runs/gate-0/3-stage runs/rmt-0/3-stage
+
+Nothing was trained or chosen on these trees. A run is read from its checkpoint that was best on validation.
 """
 
 import sys
@@ -12,7 +14,7 @@ from rmaat_np.data import listops_generator
 
 
 def accuracies(folders: list[str], trees: int = 10_000):
-    """Yield a folder's name and the accuracy of its checkpoint that was best on validation."""
+    """Yield the name and the accuracy of each run's folder."""
     split = listops_generator.generate(trees, 77, 500, 2000, progress=False)
     rows = [split.sequence(i) for i in range(trees)]
     for folder in folders:
